@@ -1,0 +1,154 @@
+"""The few Protocols the services speak to. The docstrings are the contract; tests/conformance holds each backend to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.policy.counting import CountingRules
+from gateway.policy.model import ByteRange, Charge, Deny, Device, Outcome, Reservation, StoredObject
+
+Fields = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class FileBody:
+    """Bytes that lie in an open local file: send `length` bytes from `offset` of `fd`; the holder closes it."""
+
+    fd: int
+    offset: int
+    length: int
+
+    async def aclose(self) -> None:
+        """Close the descriptor. Call it once."""
+        os.close(self.fd)
+
+
+class StreamBody(Protocol):
+    """Bytes that arrive from elsewhere, in order and exactly as many as were asked for."""
+
+    async def read(self) -> bytes:
+        """The next bytes as they arrived, never re-cut, at most 256 KiB; b"" once all have been read.
+
+        Continues by itself (If-Match and Range) when the connection dies in mid-body. Raises OriginDown,
+        OriginTimeout or OriginChanged when it cannot: the caller must then abort the response.
+        """
+
+    async def aclose(self) -> None:
+        """Give the connection back or drop it. May be called at any time, twice too; never raises."""
+
+
+Body = FileBody | StreamBody
+
+
+class ObjectStore(Protocol):
+    """A folder or a bucket. Keys are text, relative, and come from tokens only, never from a request's path."""
+
+    async def stat(self, key: str, *, fresh: bool = False) -> StoredObject:
+        """Size, strong ETag, time and type of the object now; cached for a few seconds unless `fresh`.
+
+        Raises FileMissing, OriginDown, OriginTimeout. A key that would leave the folder is FileMissing.
+        """
+
+    async def open(self, stored: StoredObject, part: ByteRange) -> Body:
+        """The bytes of `part` of exactly this version (If-Match on its ETag); `part` is never empty.
+
+        Returns only when the first byte is sure to be the file's: status, Content-Range, ETag and length were
+        checked. Raises FileMissing, OriginChanged, OriginDown, OriginTimeout.
+        """
+
+    async def close(self) -> None:
+        """Drop every connection and descriptor the store itself holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReserveAsk:
+    """Everything the ledger needs to join or open a transfer. Byte counts are body bytes."""
+
+    request_id: str
+    shard: int
+    token_key: str
+    file_identity: str
+    size: int
+    etag: str
+    start: int
+    """First byte asked for, or −1 where the answer is multipart."""
+    asked: int
+    full: bool
+    """Whether every byte of the file is asked for in one answer."""
+    device: Device
+    charges: tuple[Charge, ...]
+    expires_at: int
+    rules: CountingRules
+    status: int
+    """The status of the answer if it is allowed."""
+    stamp: Fields
+    """What only this request's first event has: its id and time."""
+    event: Fields
+    """What all events of this request say alike; the ledger adds what it alone knows (type, counted, transfer.id …)."""
+
+
+class Ledger(Protocol):
+    """Reservations, counted atomically. Every call raises LedgerDown within about a second when Redis is not there."""
+
+    async def reserve(self, ask: ReserveAsk) -> Reservation | Deny:
+        """Check every charge, then apply all or none, and write download.allowed or download.denied in the same step.
+
+        Called again with the same request_id it answers as before and charges nothing. Never retried by itself.
+        """
+
+    async def peek(self, ask: ReserveAsk) -> Deny | None:
+        """What `reserve` would refuse, changing nothing but writing download.denied if it refuses (HEAD, 304, 412, 416)."""
+
+    async def renew(self, reservation: Reservation, acknowledged: int, granted: int) -> int:
+        """Report bytes acknowledged (absolute), prolong the lease, and ask that `granted` (absolute) may be sent.
+
+        Returns what is granted now; less than asked means: cut. Idempotent. Raises ReservationGone.
+        """
+
+    async def settle(self, reservation: Reservation, outcome: Outcome) -> bool:
+        """Close the reservation and write download.finished; False where it was closed before (first closing wins)."""
+
+    async def ping(self) -> None:
+        """Return when the ledger answers."""
+
+    async def agree(self, proposed_secret: str) -> str:
+        """Check at start that the ledger may be used, and return the device secret that all gateways on it share.
+
+        Raises SettingsError where it must not be used, with what would be right.
+        """
+
+    async def has_transfers(self, shard: int, token_key: str, file_identity: str) -> bool:
+        """Whether anything of this file was begun with this token, so that a late request might still join."""
+
+    async def reap(self, stamp: Callable[[], Fields]) -> int:
+        """Close reservations whose lease has lapsed as download.lost; returns how many this call closed.
+
+        `stamp` gives each closing event's id and time. Two reapers at once close each reservation once.
+        """
+
+
+class EventLog(Protocol):
+    """Events that no ledger call writes: denials before the ledger, link and rules events."""
+
+    async def append(self, shard: int, fields: Fields) -> None:
+        """Store one event. Raises LedgerDown; the caller decides whether the answer waits for it."""
+
+
+    async def trim(self, shard: int, keep_seconds: int) -> int:
+        """Drop events older than `keep_seconds` that every consumer group has read; returns how many. Raises LedgerDown."""
+
+
+class Inspectable(Protocol):
+    """A client connection whose acknowledged body bytes can be read after the handler has ended."""
+
+    def acknowledged(self) -> int | None:
+        """Body bytes the client's TCP has acknowledged so far (RFC 9293); None where the platform cannot tell."""
+
+    def peer_gone(self) -> bool:
+        """Whether the connection is reset or closed by the peer, so that nothing more will be acknowledged."""
+
+    def release(self) -> None:
+        """Close what was kept open for the reading (a dup of the socket). Call it once."""
