@@ -1,0 +1,1 @@
+"""PURE: RFC 9110 and its neighbours as functions."""

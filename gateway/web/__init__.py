@@ -1,0 +1,1 @@
+"""The aiohttp front door, and the supervisor with its management listener."""

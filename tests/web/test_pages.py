@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from base64 import b64encode
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.policy.reasons import Reason
+from gateway.web.pages import LinkFile, Pages
+
+PAGES = Pages()
+SEA = LinkFile("Sea & Sand.pdf", "1.2 MB", "/d/tok.en/1/Sea")
+SKY = LinkFile("Sky.flac", None, "/d/tok.en/2/Sky")
+
+
+class Seen(HTMLParser):
+    """Every element of a page with its attributes, and all text outside <style>."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.style = ""
+        self._in_style = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._in_style = tag == "style"
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_style = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_style:
+            self.style += data
+        else:
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def refresh(self) -> list[str | None]:
+        return [meta["content"] for meta in self.all("meta") if meta.get("http-equiv") == "refresh"]
+
+
+def refusal(reason: str = "token.expired", **more: object) -> str:
+    return PAGES.refusal_html(reason, 410, "id-1", "en", **more)  # type: ignore[arg-type]
+
+
+LINK_PAGES = [PAGES.link_html(listed, "en", expires_text="tomorrow") for listed in ([], [SEA], [SEA, SKY])]
+
+
+@pytest.mark.parametrize("page", [refusal(message="No.", retry_after=5), *LINK_PAGES])
+def test_a_page_is_self_contained_and_fits_its_policy(page: str) -> None:
+    seen = Seen(page)
+    digest = b64encode(hashlib.sha256(seen.style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in PAGES.content_security_policy
+    assert "default-src 'none'" in PAGES.content_security_policy
+    assert not {tag for tag, _ in seen.elements} & {"script", "img", "link", "iframe", "form", "object", "base"}
+    assert not [attributes for _, attributes in seen.elements if {"style", "src", "onclick"} & set(attributes)]
+    assert "url(" not in seen.style
+    assert "@import" not in seen.style
+    assert {"name": "robots", "content": "noindex"} in seen.all("meta")
+    assert {"name": "referrer", "content": "no-referrer"} in seen.all("meta")
+    assert seen.all("html") == [{"lang": "en", "dir": "ltr"}]
+    assert len(seen.all("h1")) == len(seen.all("main")) == len(seen.all("title")) == 1
+
+
+@pytest.mark.parametrize("reason", [reason.text for reason in Reason])
+@pytest.mark.parametrize("language", PAGES.languages)
+def test_every_reason_has_its_own_words(reason: str, language: str) -> None:
+    told = json.loads(PAGES.refusal_problem(reason, 400, "id", language))
+    generic = json.loads(PAGES.refusal_problem("unknown", 400, "id", language))
+    assert told["title"] != generic["title"]
+    assert told["detail"] != generic["detail"]
+    assert 1 <= len(re.findall(r"[.!?](?:\s|$)", told["detail"])) <= 2
+
+
+def test_no_words_without_a_reason() -> None:
+    known = {reason.text for reason in Reason} | {"unknown"}
+    english = tomllib.loads(files("gateway.web").joinpath("texts", "en.toml").read_text("utf-8"))
+    assert set(dotted(english["reason"])) == known
+
+
+def dotted(table: dict[str, Any], above: str = "") -> Iterator[str]:
+    for key, value in table.items():
+        if "title" in value:
+            yield above + key
+        else:
+            yield from dotted(value, f"{above}{key}.")
+
+
+def test_the_refusal_says_what_and_what_next() -> None:
+    seen = Seen(refusal(message="Not <b>here</b>\ud800.", retry_after=130))
+    assert "This link has expired" in seen.text
+    assert "Ask the shop for a new link" in seen.text
+    assert "Not <b>here</b>?." in seen.text
+    assert "in about 3 min" in seen.text
+    assert all(part in seen.text for part in ("id-1", "410", "token.expired"))
+    assert "Please try again in a minute" in refusal(retry_after=60)
+    assert seen.refresh == []
+
+
+def test_the_problem_says_the_same() -> None:
+    told = json.loads(PAGES.refusal_problem("rule.denied", 403, "id", "en", message="Not here.", rule="embargo"))
+    assert (told["status"], told["reason"], told["rule"]) == (403, "rule.denied", "embargo")
+    assert told["detail"] == "Not here."
+    assert "retry_after" not in told
+
+
+def test_an_unknown_reason_and_language_still_make_a_page() -> None:
+    seen = Seen(PAGES.refusal_html("brand.new", 500, "id", "xx"))
+    assert "Something went wrong" in seen.text
+    assert seen.all("html")[0]["lang"] == "en"
+
+
+def test_one_file_starts_by_itself_and_has_a_button() -> None:
+    seen = Seen(PAGES.link_html([SEA], "en", expires_text=PAGES.date_text(1_800_000_000, "en")))
+    assert seen.refresh == [f"1;url={SEA.href}"]
+    assert [a["href"] for a in seen.all("a")] == [SEA.href]
+    assert "Download Sea & Sand.pdf" in seen.text
+    assert "1.2 MB" in seen.text
+    assert "until 15 January 2027, 08:00 UTC" in seen.text
+
+
+def test_several_files_wait_for_a_choice() -> None:
+    seen = Seen(PAGES.link_html([SEA, SKY], "en"))
+    assert seen.refresh == []
+    assert [(a["href"], a["aria-label"]) for a in seen.all("a")] == [
+        (SEA.href, "Download Sea & Sand.pdf"),
+        (SKY.href, "Download Sky.flac"),
+    ]
+
+
+def test_a_hostile_name_is_only_text() -> None:
+    evil = LinkFile('\u202e"><script>{x}</script>/{0.__class__}.pdf', "1 B", "/d/t/1")
+    for listed in ([evil], [evil, SEA]):
+        seen = Seen(PAGES.link_html(listed, "en"))
+        assert not seen.all("script")
+        assert "\u202e" not in seen.text
+        assert "{0.__class__}.pdf" in seen.text
+
+
+@pytest.mark.parametrize("href", ["javascript:alert(1)", "//evil.example/", "d/t", "", "/d/t 1", '/d/"', "data:,x"])
+def test_a_link_that_is_no_plain_address_is_refused(href: str) -> None:
+    with pytest.raises(ValueError, match="href"):
+        LinkFile("a", None, href)
+
+
+def test_the_token_stays_out_of_the_repr() -> None:
+    assert "tok.en" not in repr(SEA)
+    assert LinkFile("a", None, "https://dl.example.com/d/tok.en/1").href.startswith("https://")
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1 KB"),
+        (1_234_567, "1.2 MB"),
+        (9_949_999, "9.9 MB"),
+        (9_950_000, "10 MB"),
+        (999_499, "999 KB"),
+        (999_500, "1 MB"),
+        (34_000_000_000, "34 GB"),
+        (5 * 10**18, "5000000 TB"),
+    ],
+)
+def test_size_text(size: int, text: str) -> None:
+    assert PAGES.size_text(size, "en").replace("\u00a0", " ") == text
+
+
+def test_date_text_never_fails() -> None:
+    assert PAGES.date_text(10**30, "en") == "31 December 9999, 00:00 UTC"
+    assert PAGES.date_text(-5, "en") == "1 January 1970, 00:00 UTC"
+
+
+def test_another_language_is_one_more_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "en.toml").write_bytes(files("gateway.web").joinpath("texts", "en.toml").read_bytes())
+    (texts / "pl.toml").write_text('[number]\ndecimal_point = ","\n[link]\ntitle_one = "Plik czeka"\n', "utf-8")
+    monkeypatch.setattr("gateway.web.pages.package_files", lambda _: tmp_path)
+    pages = Pages()
+    assert pages.languages == ("en", "pl")
+    assert pages.size_text(1_200_000, "pl") == "1,2\u00a0MB"
+    seen = Seen(pages.link_html([SEA], "pl"))
+    assert seen.all("html")[0]["lang"] == "pl"
+    assert "Plik czeka" in seen.text
+    assert "Download Sea & Sand.pdf" in seen.text
