@@ -1,0 +1,215 @@
+-- What the ledger scripts share; loaded between clock.lua and each of them.
+--
+-- One script run speaks of one request for one file of one token. Its keys carry one hash tag, so they
+-- live in one slot of a Redis Cluster:
+--   FILE     hash   used        downloads charged
+--                   t:<id>      one transfer, as JSON (see new_transfer)
+--                   c:<cookie> n:<network> a:<user agent>   ids of the transfers that this device opened, newest first
+--   TOKEN    hash   refunds     charges given back
+--   OPEN     zset   transfer id -> when it takes no more joins (ms)
+--   REQUEST  hash   one reservation: state ask transfer granted acked counted began opening file token open
+--   LEASES   zset   request id -> when its worker is taken for dead (ms)
+--   EVENTS   stream
+-- Byte counts are body bytes; times are Unix milliseconds.
+
+local FILE, TOKEN, OPEN, REQUEST, LEASES, EVENTS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local REQUESTS_PER_TRANSFER = 32   -- a browser or download manager opens 16 at most
+local TRANSFERS_PER_IDENTITY = 32  -- how far back a device finds its own transfers
+local SPANS_PER_TRANSFER = 64      -- more holes than that and completeness is no longer tracked
+local now = clock()
+
+local function new_transfer(ask)
+  return {
+    size = ask.size, etag = ask.etag, opened = now, last = now,
+    acked = 0,      -- bytes acknowledged by its clients, overlaps counted twice
+    inflight = 0,   -- bytes granted and not yet acknowledged
+    live = 0,       -- requests that have not been settled
+    repeats = 0,    -- full repeats that joined, each worth one more size
+    charged = 0,    -- 1 while it holds a download, 0 after a refund
+    spans = {},     -- acknowledged bytes as sorted, disjoint [from, to) pairs, flat
+    cookie = ask.cookie, network = ask.network, agent = ask.agent,
+  }
+end
+
+local function load_transfer(id)
+  local text = redis.call('HGET', FILE, 't:' .. id)
+  return text and cjson.decode(text)
+end
+
+local function save_transfer(id, transfer, ask)
+  redis.call('HSET', FILE, 't:' .. id, cjson.encode(transfer))
+  redis.call('ZADD', OPEN, transfer.last + ask.resume_ms, id)
+end
+
+-- The index fields under which a transfer's device finds it again.
+local function identity_fields(device)
+  local fields = {}
+  if device.cookie then fields[#fields + 1] = 'c:' .. device.cookie end
+  fields[#fields + 1] = 'n:' .. device.network
+  if device.agent then fields[#fields + 1] = 'a:' .. device.agent end
+  return fields
+end
+
+local function ids_under(field)
+  local ids = {}
+  for id in string.gmatch(redis.call('HGET', FILE, field) or '', '[^,]+') do ids[#ids + 1] = id end
+  return ids
+end
+
+local function forget_transfer(id)
+  local transfer = load_transfer(id)
+  if transfer then
+    for _, field in ipairs(identity_fields(transfer)) do
+      local kept = {}
+      for _, other in ipairs(ids_under(field)) do
+        if other ~= id then kept[#kept + 1] = other end
+      end
+      if #kept > 0 then redis.call('HSET', FILE, field, table.concat(kept, ','))
+      else redis.call('HDEL', FILE, field) end
+    end
+    redis.call('HDEL', FILE, 't:' .. id)
+  end
+  redis.call('ZREM', OPEN, id)
+end
+
+-- Transfers past their resume window go, a few at each opening, so a popular link's hash stays small.
+local function prune()
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', OPEN, '-inf', now - 1, 'LIMIT', 0, 8)) do
+    local transfer = load_transfer(id)
+    if not transfer or transfer.live == 0 then forget_transfer(id) end
+  end
+end
+
+local function is_complete(transfer)
+  return #transfer.spans == 2 and transfer.spans[1] == 0 and transfer.spans[2] == transfer.size
+end
+
+local function budget_of(transfer, ask)
+  return ask.budget + transfer.repeats * transfer.size
+end
+
+-- nil where this request may not join; else the repeats it uses up (0 or 1).
+local function joins(transfer, ask)
+  if transfer.size ~= ask.size or transfer.etag ~= ask.etag then return nil end
+  if transfer.live >= REQUESTS_PER_TRANSFER then return nil end
+  if transfer.live == 0 and now > transfer.last + ask.resume_ms then return nil end
+  local early = now <= transfer.opened + ask.repeat_ms
+  if not early and is_complete(transfer) then return nil end
+  local taken = transfer.acked + transfer.inflight
+  local repeats = 0
+  if ask.full and early and taken > 0 and transfer.repeats < ask.repeats_max then repeats = 1 end
+  if taken + ask.window > budget_of(transfer, ask) + repeats * transfer.size then return nil end
+  return repeats
+end
+
+-- The open transfer this request may join: id, transfer, repeats. One that holds its charge is preferred.
+local function find_transfer(ask)
+  local seen, spare = {}, nil
+  for _, field in ipairs(identity_fields(ask)) do
+    -- A shared User-Agent is weak evidence: it only lets a resume find its beginning.
+    if string.sub(field, 1, 2) ~= 'a:' or ask.start > 0 then
+      for _, id in ipairs(ids_under(field)) do
+        if not seen[id] then
+          seen[id] = true
+          local transfer = load_transfer(id)
+          local repeats = transfer and joins(transfer, ask)
+          if repeats and transfer.charged == 1 then return id, transfer, repeats end
+          if repeats and not spare then spare = {id, transfer, repeats} end
+        end
+      end
+    end
+  end
+  if spare then return spare[1], spare[2], spare[3] end
+  return nil
+end
+
+-- The reason of the first charge that cannot be applied, or nil. Applies nothing.
+local function refused(ask)
+  for _, charge in ipairs(ask.charges) do
+    if charge.kind == 'count' then
+      local used = tonumber(redis.call('HGET', FILE, 'used') or '0')
+      if charge.limit and used >= charge.limit then return charge.reason end
+    else
+      error('unknown kind of charge: ' .. tostring(charge.kind))
+    end
+  end
+  return nil
+end
+
+local function apply_charges(transfer)
+  transfer.charged = 1
+  redis.call('HINCRBY', FILE, 'used', 1)
+end
+
+local function open_transfer(id, ask)
+  prune()
+  local transfer = new_transfer(ask)
+  apply_charges(transfer)
+  for _, field in ipairs(identity_fields(ask)) do
+    local ids = ids_under(field)
+    table.insert(ids, 1, id)
+    ids[TRANSFERS_PER_IDENTITY + 1] = nil
+    redis.call('HSET', FILE, field, table.concat(ids, ','))
+  end
+  return transfer
+end
+
+-- Adds [from, to) to the sorted, disjoint spans.
+local function cover(transfer, from, to)
+  local spans, merged = transfer.spans, {}
+  local placed = false
+  for i = 1, #spans, 2 do
+    local a, b = spans[i], spans[i + 1]
+    if b < from then
+      merged[#merged + 1] = a; merged[#merged + 1] = b
+    elseif a > to then
+      if not placed then merged[#merged + 1] = from; merged[#merged + 1] = to; placed = true end
+      merged[#merged + 1] = a; merged[#merged + 1] = b
+    else
+      from = math.min(from, a); to = math.max(to, b)
+    end
+  end
+  if not placed then merged[#merged + 1] = from; merged[#merged + 1] = to end
+  if #merged <= 2 * SPANS_PER_TRANSFER then transfer.spans = merged end
+end
+
+-- Credits what the client acknowledged since the last report (`acked` is absolute for the request).
+local function acknowledge(request, transfer, ask, acked)
+  acked = math.min(acked, request.granted)
+  local fresh = acked - request.acked
+  if fresh <= 0 then return end
+  if ask.start >= 0 then cover(transfer, ask.start + request.acked, ask.start + acked) end
+  transfer.acked = transfer.acked + fresh
+  transfer.inflight = transfer.inflight - fresh
+  transfer.last = now
+  request.acked = acked
+end
+
+local function load_request()
+  local row = redis.call('HMGET', REQUEST, 'state', 'ask', 'transfer', 'granted', 'acked', 'counted', 'began', 'opening')
+  if row[1] ~= 'open' then return nil, row[1] end
+  return {ask = cjson.decode(row[2]), transfer = row[3], granted = tonumber(row[4]), acked = tonumber(row[5]),
+          counted = tonumber(row[6]), began = tonumber(row[7]), opening = tonumber(row[8])}, 'open'
+end
+
+local function number(value) return string.format('%.0f', value) end
+
+local function save_request(request)
+  redis.call('HSET', REQUEST, 'transfer', request.transfer, 'granted', number(request.granted),
+    'acked', number(request.acked), 'counted', request.counted)
+end
+
+-- Each argument is a flat list of names and values; no name may stand in two of them.
+local function write_event(...)
+  local row = {}
+  for _, fields in ipairs({...}) do
+    for _, text in ipairs(fields) do row[#row + 1] = tostring(text) end
+  end
+  redis.call('XADD', EVENTS, '*', unpack(row))
+end
+
+-- Counters outlive their token, so that a link extended later is not given its downloads again.
+local function keep(ask)
+  local at = number(math.max(ask.expires, now) + ask.keep_ms)
+  for _, key in ipairs({FILE, TOKEN, OPEN}) do redis.call('PEXPIREAT', key, at) end
+end

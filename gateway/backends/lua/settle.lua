@@ -1,0 +1,44 @@
+-- Closes one reservation: credits its last bytes, gives back a charge that bought next to nothing, frees the
+-- lease and writes the closing event. The first closing wins.
+--
+-- ARGV 1: request id   2: bytes acknowledged (absolute), or -1 for the last ones reported
+--      3: 'lapsed' to close only when the lease has run out, else ''
+--      4: the closing event's own fields, flat, as JSON
+-- Returns 1, or 0 where it was closed before (or its lease still holds).
+
+local request = load_request()
+if not request then return 0 end
+if ARGV[3] == 'lapsed' then
+  local lease = redis.call('ZSCORE', LEASES, ARGV[1])
+  if lease and tonumber(lease) > now then return 0 end
+end
+local ask = request.ask
+
+local transfer = load_transfer(request.transfer)
+if transfer then
+  if tonumber(ARGV[2]) >= 0 then acknowledge(request, transfer, ask, tonumber(ARGV[2])) end
+  transfer.inflight = transfer.inflight - (request.granted - request.acked)
+  transfer.live = transfer.live - 1
+  if transfer.live == 0 and transfer.charged == 1 and transfer.acked < ask.refund_below
+    and tonumber(redis.call('HGET', TOKEN, 'refunds') or '0') < ask.refunds_max then
+    transfer.charged = 0
+    redis.call('HINCRBY', FILE, 'used', -1)
+    redis.call('HINCRBY', TOKEN, 'refunds', 1)
+    request.counted = request.counted - 1
+  end
+  save_transfer(request.transfer, transfer, ask)
+  keep(ask)
+end
+
+redis.call('ZREM', LEASES, ARGV[1])
+redis.call('DEL', REQUEST)
+-- A closed request stays known for a while, so that a late replay of it opens nothing.
+redis.call('HSET', REQUEST, 'state', 'closed')
+redis.call('PEXPIRE', REQUEST, 3600000)
+
+local own = cjson.decode(ARGV[4])
+local known = {'transfer.id', request.transfer, 'bytes.delivered', number(request.acked), 'counted', request.counted,
+  'http.response.status_code', ask.status}
+if ARGV[3] == 'lapsed' then known[#known + 1] = 'duration.ms'; known[#known + 1] = number(now - request.began) end
+write_event(own, ask.event, known)
+return 1
