@@ -1,0 +1,154 @@
+"""Moves an admitted body to its client, window by window; every way it can end leads to one settlement.
+
+No byte is sent beyond what the ledger granted. A body that cannot be completed is aborted, never ended politely.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from gateway.errors import (
+    ClientGone,
+    FileMissing,
+    LedgerDown,
+    OriginChanged,
+    OriginError,
+    OriginTimeout,
+    ReservationGone,
+)
+from gateway.policy.model import ByteRange
+from gateway.policy.reasons import Reason
+from gateway.ports import Body, Ledger, ObjectStore
+from gateway.services.gatekeeper import Admitted
+from gateway.services.settlement import Running, Settlement
+from gateway.transfer.channel import Channel
+from gateway.transfer.choose import mover_for
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 30.0
+"""Seconds that a running download waits for a ledger that went away, before it is cut."""
+RETRY = 0.25
+
+
+class Cut(Exception):
+    """The download may not go on; `reason` is the event's."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Delivery:
+    """One admitted response with a body: `open`, then `send`; `end` exactly once whatever happened in between."""
+
+    def __init__(self, admitted: Admitted, store: ObjectStore, ledger: Ledger, settlement: Settlement) -> None:
+        assert admitted.reservation is not None
+        self._plan = admitted.plan
+        self._stored = admitted.stored
+        self._store = store
+        self._ledger = ledger
+        self._settlement = settlement
+        self._first: Body | None = None
+        self._running = Running(admitted.reservation)
+        self._channel: Channel | None = None
+        settlement.begin(self._running)
+
+    async def open(self) -> None:
+        """Open the first part, so that a failing origin is still answered with a status. Raises OriginError, FileMissing."""
+        part = next(segment for segment in self._plan.segments if isinstance(segment, ByteRange))
+        self._first = await self._store.open(self._stored, part)
+
+    async def send(self, channel: Channel) -> None:
+        """Send every segment. Raises ClientGone, OriginError, FileMissing, Cut."""
+        self._channel = channel
+        self._running.connection = channel
+        self._running.cut = channel.abort
+        for segment in self._plan.segments:
+            if isinstance(segment, ByteRange):
+                await self._send_part(channel, segment)
+            else:
+                await self._send_frame(channel, segment)
+
+    async def end(self, error: BaseException | None) -> None:
+        """Close what is open and hand over to the settlement. `error` is how `open` or `send` ended, None: all sent."""
+        outcome, reason = _outcome(error)
+        if self._channel is not None:
+            if error is None:
+                self._channel.finish()
+            else:
+                self._channel.abort()
+            self._running.sent = self._channel.sent
+        self._settlement.finish(self._running, outcome, reason)
+        if self._first is not None:
+            await self._first.aclose()
+
+    async def _send_part(self, channel: Channel, part: ByteRange) -> None:
+        body, self._first = self._first, None
+        if body is None:
+            body = await self._store.open(self._stored, part)
+        try:
+            mover = mover_for(body, channel)
+            left = part.length
+            while left:
+                piece = min(left, await self._allowed(channel))
+                await mover.move(piece)
+                left -= piece
+        finally:
+            await body.aclose()
+
+    async def _send_frame(self, channel: Channel, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            piece = rest[: await self._allowed(channel)]
+            await channel.send(piece)
+            rest = rest[len(piece) :]
+
+    async def _allowed(self, channel: Channel) -> int:
+        """How many more bytes may be sent now, at least 1. Raises Cut where the ledger grants no more."""
+        self._running.sent = channel.sent
+        allowed = self._running.granted - channel.sent
+        return allowed if allowed > 0 else await self._renew(channel)
+
+    async def _renew(self, channel: Channel) -> int:
+        running = self._running
+        wanted = min(running.granted + running.reservation.window, running.reservation.asked)
+        granted = await self._ask_for(wanted)
+        if granted <= running.granted:
+            raise Cut(Reason.LIMIT_DOWNLOADS.text)
+        running.granted = granted
+        return granted - channel.sent
+
+    async def _ask_for(self, wanted: int) -> int:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return await self._ledger.renew(self._running.reservation, self._running.listen(), wanted)
+            except ReservationGone:
+                raise Cut("ledger.gone") from None
+            except LedgerDown:
+                if time.monotonic() > deadline:
+                    raise Cut(Reason.REDIS_DOWN.text) from None
+            await asyncio.sleep(RETRY)
+
+
+def _outcome(error: BaseException | None) -> tuple[str, str]:
+    match error:
+        case None:
+            return "complete", ""
+        case Cut():
+            return "cut", error.reason
+        case OriginChanged():
+            return "origin_failed", Reason.ORIGIN_CHANGED.text
+        case OriginTimeout():
+            return "origin_failed", Reason.ORIGIN_TIMEOUT.text
+        case FileMissing():
+            return "origin_failed", Reason.FILE_MISSING.text
+        case OriginError():
+            return "origin_failed", Reason.ORIGIN_DOWN.text
+        case ClientGone() | asyncio.CancelledError():
+            return "client_left", ""
+        case _:
+            return "cut", "internal"

@@ -1,0 +1,86 @@
+"""What will be answered for an object that exists: status, headers and body, before anything is charged or opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.http import media
+from gateway.http.disposition import content_disposition
+from gateway.http.preconditions import Verdict, evaluate, http_date
+from gateway.http.ranges import Parts, Unsatisfiable, Whole, multipart, parse
+from gateway.policy.model import ByteRange, DownloadRequest, StoredObject
+
+Segment = bytes | ByteRange
+
+ALWAYS = {
+    "Accept-Ranges": "bytes",
+    "Cache-Control": "private, no-transform",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Robots-Tag": "noindex, nofollow",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsePlan:
+    """One answer. `length` is its Content-Length; `segments` are sent in order; `start` is −1 for a multipart body."""
+
+    status: int
+    headers: Mapping[str, str]
+    length: int
+    segments: tuple[Segment, ...]
+    start: int
+    full: bool
+
+    @property
+    def sends_body(self) -> bool:
+        return bool(self.segments)
+
+
+def plan_response(request: DownloadRequest, stored: StoredObject, name: str, *, now: int, boundary: str) -> ResponsePlan:
+    """Preconditions, then ranges (RFC 9110 §13.2.2, §14.2). `now` in Unix s; `boundary` is random text."""
+    evaluation = evaluate(
+        request.method,
+        stored.etag,
+        stored.last_modified,
+        now=now,
+        if_match=request.if_match,
+        if_none_match=request.if_none_match,
+        if_modified_since=request.if_modified_since,
+        if_unmodified_since=request.if_unmodified_since,
+        if_range=request.if_range,
+    )
+    headers = {**ALWAYS, "ETag": stored.etag, "Last-Modified": http_date(stored.last_modified)}
+    if evaluation.verdict is Verdict.NOT_MODIFIED:
+        return ResponsePlan(304, headers, 0, (), 0, False)
+    if evaluation.verdict is Verdict.FAILED:
+        return ResponsePlan(412, ALWAYS, 0, (), 0, False)
+    asked = parse(request.range if evaluation.range_allowed else None, stored.size)
+    content_type = media.content_type(name, stored.content_type)
+    headers["Content-Disposition"] = content_disposition(name, inline=request.view and media.may_view(content_type))
+    headers["Content-Type"] = content_type
+    match asked:
+        case Unsatisfiable():
+            return ResponsePlan(416, {**ALWAYS, "Content-Range": asked.content_range(stored.size)}, 0, (), 0, False)
+        case Whole():
+            return _single(request, 200, headers, ByteRange(0, stored.size), stored.size)
+        case Parts(ranges=(span,)):
+            headers["Content-Range"] = span.content_range(stored.size)
+            return _single(request, 206, headers, ByteRange(span.start, span.stop), stored.size)
+        case Parts(ranges=spans):
+            frame = multipart(spans, stored.size, content_type, boundary)
+            headers["Content-Type"] = frame.content_type
+            segments: list[Segment] = []
+            for head, span in zip(frame.heads, spans, strict=True):
+                segments += [head, ByteRange(span.start, span.stop)]
+            segments.append(frame.trailer)
+            return ResponsePlan(206, headers, frame.content_length, tuple(segments), -1, False)
+
+
+def _single(
+    request: DownloadRequest, status: int, headers: Mapping[str, str], part: ByteRange, size: int
+) -> ResponsePlan:
+    body: tuple[Segment, ...] = (part,) if request.method != "HEAD" and part.length else ()
+    return ResponsePlan(status, headers, part.length, body, part.start, part.length == size)

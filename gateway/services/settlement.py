@@ -1,0 +1,168 @@
+"""Every reservation is settled exactly once, outside the request that made it, and kept alive until then.
+
+The client's last acknowledgements arrive after the handler has ended, so finished transfers wait here for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gateway.errors import LedgerDown, ReservationGone
+from gateway.policy.model import Outcome, Reservation
+from gateway.ports import Inspectable, Ledger
+from gateway.services.identifiers import new_id, now_ms
+from gateway.policy.events import rfc3339
+
+log = logging.getLogger(__name__)
+
+SWEEP = 0.02
+SILENCE = 10.0
+"""Seconds without a new acknowledgement after which a finished transfer is settled with what it has."""
+RETRY = 0.5
+
+
+@dataclass(eq=False)
+class Running:
+    """One reservation of this worker, from the ledger's yes to its closing event."""
+
+    reservation: Reservation
+    cut: Callable[[], None] = lambda: None
+    """Ends the response at once; called when the ledger no longer knows the reservation."""
+    connection: Inspectable | None = None
+    sent: int = 0
+    """Body bytes handed to the kernel; what counts where no acknowledgements can be read."""
+    granted: int = 0
+    outcome: str = ""
+    reason: str = ""
+    began: float = field(default_factory=time.monotonic)
+    ended: float = 0.0
+    acknowledged: int = 0
+    heard: float = 0.0
+    """When the last new acknowledgement was seen."""
+
+    def __post_init__(self) -> None:
+        self.granted = max(self.granted, self.reservation.granted)
+
+    def listen(self) -> int:
+        """Read the acknowledged bytes so far from the connection."""
+        told = self.connection.acknowledged() if self.connection is not None else None
+        now = min(self.sent if told is None else told, self.reservation.asked)
+        if now > self.acknowledged:
+            self.acknowledged, self.heard = now, time.monotonic()
+        return self.acknowledged
+
+    def nothing_more(self) -> bool:
+        """Whether no further acknowledgement is to be expected."""
+        if self.connection is None or self.acknowledged >= self.sent:
+            return True
+        return self.connection.peer_gone() or time.monotonic() - max(self.heard, self.ended) > SILENCE
+
+
+class Settlement:
+    """Holds this worker's reservations: renews their leases, and settles the finished ones in one sweep."""
+
+    def __init__(
+        self, ledger: Ledger, *, lease: float, on_settled: Callable[[Running], None] = lambda running: None
+    ) -> None:
+        self._ledger = ledger
+        self._beat_every = lease / 3
+        self._on_settled = on_settled
+        self._running: set[Running] = set()
+        self._finished: set[Running] = set()
+        self._settling: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def live(self) -> int:
+        """Reservations whose response is still being sent."""
+        return len(self._running)
+
+    def start(self) -> None:
+        """Begin renewing and sweeping, on the running loop."""
+        self._tasks = [asyncio.create_task(self._renew_leases()), asyncio.create_task(self._sweep())]
+
+    async def stop(self, patience: float = SILENCE) -> None:
+        """Settle what is finished, for at most `patience` seconds, then end. What is left the reaper closes."""
+        deadline = time.monotonic() + patience
+        while (self._finished or self._settling) and time.monotonic() < deadline:
+            await asyncio.sleep(SWEEP)
+        for task in (*self._tasks, *self._settling):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def begin(self, running: Running) -> None:
+        """Keep this reservation alive from now on."""
+        self._running.add(running)
+
+    def finish(self, running: Running, outcome: str, reason: str = "") -> None:
+        """The response has ended in this way; settle it once the client's acknowledgements are in. Never waits."""
+        self._running.discard(running)
+        running.outcome, running.reason = outcome, reason
+        running.ended = time.monotonic()
+        self._finished.add(running)
+        self._wake.set()
+
+    def forsake(self, reservation: Reservation) -> None:
+        """Settle a reservation whose response never began."""
+        self.finish(Running(reservation), "client_left")
+
+    async def _sweep(self) -> None:
+        while True:
+            if not self._finished:
+                self._wake.clear()
+                await self._wake.wait()
+            for running in list(self._finished):
+                running.listen()
+                if running.nothing_more():
+                    self._finished.discard(running)
+                    task = asyncio.create_task(self._settle(running))
+                    self._settling.add(task)
+                    task.add_done_callback(self._settling.discard)
+            await asyncio.sleep(SWEEP)
+
+    async def _settle(self, running: Running) -> None:
+        delivered = running.listen()
+        if running.connection is not None:
+            running.connection.release()
+            running.connection = None
+        if running.outcome in ("complete", "client_left"):
+            running.outcome = "complete" if delivered == running.reservation.asked else "client_left"
+        outcome = Outcome(
+            outcome=running.outcome,
+            delivered=delivered,
+            duration_ms=round((running.ended - running.began) * 1000),
+            event_id=new_id(),
+            time=rfc3339(now_ms()),
+            reason=running.reason,
+        )
+        while True:
+            try:
+                if not await self._ledger.settle(running.reservation, outcome):
+                    log.warning("request %s had been closed before", running.reservation.request_id)
+                self._on_settled(running)
+                return
+            except LedgerDown:
+                await asyncio.sleep(RETRY)
+
+    async def _renew_leases(self) -> None:
+        while True:
+            await asyncio.sleep(self._beat_every)
+            kept = [*self._running, *self._finished]
+            await asyncio.gather(*(self._renew_lease(running) for running in kept))
+
+    async def _renew_lease(self, running: Running) -> None:
+        try:
+            await self._ledger.renew(running.reservation, running.listen(), running.granted)
+        except LedgerDown:
+            return  # the reaper waits a whole lease after Redis is back, and so will the next beat be in time
+        except ReservationGone:
+            if running in self._running:
+                log.error("request %s is no longer known to the ledger: cut", running.reservation.request_id)
+                running.cut()

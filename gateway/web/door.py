@@ -1,0 +1,255 @@
+"""The HTTP front door: addresses in, bytes or refusals out. It holds no policy; every answer is the gatekeeper's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from aiohttp import web
+
+from gateway.errors import ClientGone, FileMissing, OriginChanged, OriginError, OriginTimeout
+from gateway.http.disposition import file_name
+from gateway.http.problem import pick_language, wants_html
+from gateway.policy.model import Deny, DownloadRequest, FileEntry, Network
+from gateway.policy.reasons import Reason
+from gateway.ports import Ledger, ObjectStore
+from gateway.services.delivery import Cut, Delivery
+from gateway.services.gatekeeper import Admitted, Gatekeeper, Refused
+from gateway.services.identifiers import new_id
+from gateway.services.settlement import Settlement
+from gateway.transfer.choose import open_channel
+from gateway.web.addresses import FileAddress, LinkAddress, file_path, parse_path
+from gateway.web.intake import DEVICE_COOKIE, DEVICE_COOKIE_AGE, new_device_cookie, read_request
+from gateway.web.metrics import REFUSALS, REQUESTS, STAGE_SECONDS
+from gateway.web.pages import LinkFile, Pages
+from gateway.web.status import WorkerStatus
+
+log = logging.getLogger(__name__)
+
+NOT_MODIFIED = 304
+SERVER = {"Server": "download-gateway"}
+SAFE = {
+    **SERVER,
+    "Cache-Control": "private, no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Robots-Tag": "noindex, nofollow",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DoorSettings:
+    """What the door itself needs to know. `prefix` stands in front of our paths in the public address."""
+
+    trusted_proxies: Sequence[Network]
+    prefix: str
+    secure_cookie: bool
+
+
+class Door:
+    """Answers every request of the public listener."""
+
+    def __init__(
+        self,
+        settings: DoorSettings,
+        *,
+        gatekeeper: Gatekeeper,
+        store: ObjectStore,
+        ledger: Ledger,
+        settlement: Settlement,
+        status: WorkerStatus,
+    ) -> None:
+        self._settings = settings
+        self._gatekeeper = gatekeeper
+        self._store = store
+        self._ledger = ledger
+        self._settlement = settlement
+        self._status = status
+        self._pages = Pages()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """One request, whatever it is. Raises only CancelledError."""
+        request_id = new_id()
+        address = parse_path(request.rel_url.raw_path)
+        try:
+            response = await self._answer(request, address, request_id)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("request %s failed", request_id)
+            response = self._explained(request, request_id, "internal", 500)
+        outcome = "served" if response.status < 400 else "refused"
+        REQUESTS.labels(outcome, str(response.status)).inc()
+        return response
+
+    async def _answer(
+        self, request: web.Request, address: LinkAddress | FileAddress | None, request_id: str
+    ) -> web.StreamResponse:
+        if address is None:
+            return self._refusal(request, request_id, Deny(Reason.LINK_UNKNOWN))
+        if request.method not in ("GET", "HEAD"):
+            return self._explained(request, request_id, "method.not_allowed", 405, more={"Allow": "GET, HEAD"})
+        number = address.number if isinstance(address, FileAddress) else 1
+        asked = read_request(
+            request,
+            token=address.token,
+            number=number,
+            request_id=request_id,
+            trusted=self._settings.trusted_proxies,
+        )
+        if asked is None:
+            return self._explained(request, request_id, "request.address", 400)
+        if self._status.draining:
+            refused = await self._gatekeeper.refuse(Reason.DRAINING, asked)
+            return self._refusal(request, request_id, refused.deny)
+        if isinstance(address, LinkAddress):
+            return await self._link_page(request, asked)
+        return await self._download(request, asked)
+
+    async def _download(self, request: web.Request, asked: DownloadRequest) -> web.StreamResponse:
+        with STAGE_SECONDS.labels("admit").time():
+            admitted = await self._gatekeeper.admit(asked)
+        answered = await self._deliver(request, admitted)
+        if answered is None and isinstance(admitted, Admitted):
+            answered = await self._deliver(request, await self._gatekeeper.admit_again(admitted))
+        return answered or self._refusal(request, asked.request_id, Deny(Reason.ORIGIN_CHANGED))
+
+    async def _deliver(self, request: web.Request, admitted: Admitted | Refused) -> web.StreamResponse | None:
+        """The answer; None where the object turned out to have changed before anything of the answer was sent."""
+        if isinstance(admitted, Refused):
+            return self._refusal(request, admitted.request_id, admitted.deny)
+        if admitted.reservation is None:
+            return self._head(admitted)
+        delivery = Delivery(admitted, self._store, self._ledger, self._settlement)
+        try:
+            with STAGE_SECONDS.labels("open").time():
+                await delivery.open()
+        except BaseException as error:
+            await delivery.end(error)
+            if isinstance(error, OriginChanged):
+                return None
+            if isinstance(error, OriginError | FileMissing):
+                log.warning("request %s was refused: %s", admitted.request.request_id, error)
+                return self._refusal(request, admitted.request.request_id, Deny(origin_reason(error)))
+            raise
+        return await self._send(request, admitted, delivery)
+
+    async def _send(self, request: web.Request, admitted: Admitted, delivery: Delivery) -> web.StreamResponse:
+        response = web.StreamResponse(status=admitted.plan.status, headers=self._headers(admitted))
+        response.content_length = admitted.plan.length
+        ended: BaseException | None = None
+        try:
+            await delivery.send(await open_channel(request, response))
+        except (ClientGone, OriginError, FileMissing, Cut) as error:
+            ended = error
+            if not isinstance(error, ClientGone):
+                log.warning("request %s was aborted: %s", admitted.request.request_id, error)
+        except BaseException as error:
+            ended = error
+            raise
+        finally:
+            await delivery.end(ended)
+        return response
+
+    def _head(self, admitted: Admitted) -> web.StreamResponse:
+        """An answer without a body: HEAD, 304, 412, 416, or a file of no bytes."""
+        response = web.StreamResponse(status=admitted.plan.status, headers=self._headers(admitted))
+        if admitted.plan.status != NOT_MODIFIED:
+            response.content_length = admitted.plan.length
+        return response
+
+    def _headers(self, admitted: Admitted) -> dict[str, str]:
+        headers = {**SERVER, **admitted.plan.headers, "X-Request-Id": admitted.request.request_id}
+        if admitted.request.device_cookie is None:
+            headers["Set-Cookie"] = self._device_cookie()
+        return headers
+
+    def _device_cookie(self) -> str:
+        secure = "; Secure" if self._settings.secure_cookie else ""
+        return (
+            f"{DEVICE_COOKIE}={new_device_cookie()}; Path={self._settings.prefix or '/'}; Max-Age={DEVICE_COOKIE_AGE}"
+            f"; HttpOnly; SameSite=Lax{secure}"
+        )
+
+    async def _link_page(self, request: web.Request, asked: DownloadRequest) -> web.StreamResponse:
+        claims = await self._gatekeeper.open_link(asked)
+        if isinstance(claims, Refused):
+            return self._refusal(request, asked.request_id, claims.deny)
+        files = [
+            LinkFile(name, None, file_path(self._settings.prefix, asked.token, number, name))
+            for number, name in enumerate(map(shown_name, claims.files), 1)
+        ]
+        headers = {**SAFE, "X-Request-Id": asked.request_id, "Vary": "Accept, Accept-Language"}
+        if asked.device_cookie is None:
+            headers["Set-Cookie"] = self._device_cookie()
+        if wants_html(request.headers.get("Accept")):
+            language = self._language(request)
+            expires = self._pages.date_text(claims.expires_at, language)
+            headers["Content-Security-Policy"] = self._pages.content_security_policy
+            page = self._pages.link_html(files, language, expires_text=expires)
+            return web.Response(text=page, content_type="text/html", headers=headers)
+        if len(files) == 1:
+            return web.Response(status=303, headers={**headers, "Location": files[0].href})
+        listed = [{"number": n, "name": file.name, "href": file.href} for n, file in enumerate(files, 1)]
+        body = {"files": listed, "expires_at": claims.expires_at}
+        return web.Response(text=json.dumps(body), content_type="application/json", headers=headers)
+
+    def _refusal(
+        self,
+        request: web.Request,
+        request_id: str,
+        deny: Deny,
+    ) -> web.Response:
+        REFUSALS.labels(deny.reason.text).inc()
+        more = {} if deny.retry_after is None else {"Retry-After": str(deny.retry_after)}
+        return self._explained(request, request_id, deny.reason.text, deny.reason.status, deny=deny, more=more)
+
+    def _explained(
+        self,
+        request: web.Request,
+        request_id: str,
+        reason: str,
+        status: int,
+        *,
+        deny: Deny | None = None,
+        more: Mapping[str, str] = MappingProxyType({}),
+    ) -> web.Response:
+        headers = {**SAFE, "X-Request-Id": request_id, "Vary": "Accept, Accept-Language", **more}
+        language = self._language(request)
+        retry_after = deny.retry_after if deny else None
+        message = deny.message if deny else None
+        if wants_html(request.headers.get("Accept")):
+            page = self._pages.refusal_html(
+                reason, status, request_id, language, message=message, retry_after=retry_after
+            )
+            headers["Content-Security-Policy"] = self._pages.content_security_policy
+            return web.Response(status=status, text=page, content_type="text/html", headers=headers)
+        problem = self._pages.refusal_problem(
+            reason, status, request_id, language, message=message, retry_after=retry_after, rule=deny.rule if deny else None
+        )
+        return web.Response(status=status, body=problem, content_type="application/problem+json", headers=headers)
+
+    def _language(self, request: web.Request) -> str:
+        return pick_language(request.headers.get("Accept-Language"), self._pages.languages)
+
+
+def shown_name(file: FileEntry) -> str:
+    """The name that a buyer sees for a file."""
+    return file_name(file.name or file.identity.rsplit("/", 1)[-1])
+
+
+def origin_reason(error: Exception) -> Reason:
+    """Why the origin did not give the file, before the first byte."""
+    match error:
+        case FileMissing():
+            return Reason.FILE_MISSING
+        case OriginTimeout():
+            return Reason.ORIGIN_TIMEOUT
+        case OriginChanged():
+            return Reason.ORIGIN_CHANGED
+        case _:
+            return Reason.ORIGIN_DOWN

@@ -1,0 +1,102 @@
+"""A whole worker in this process: the real application on a real socket, a real folder and a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession, DummyCookieJar, web
+
+from gateway.backends.redis_client import Wire, connect
+from gateway.policy.keys import SigningKey, load_key
+from gateway.policy.model import Claims, FileEntry, Limits
+from gateway.policy.tokens import encode
+from gateway.settings import load
+from gateway.web.app import build_app
+from gateway.web.status import WorkerStatus
+
+SECRET = "a secret of a shop, for tests only, 40 long"
+SETTINGS = """
+listen: 127.0.0.1:0
+origin: {{url: "file://{folder}"}}
+redis: "{redis}"
+keys: [{{kid: "2026-11", alg: HS256, secret: "{secret}", use: sign}}]
+issuer: shop.example.com
+trusted_proxies: [127.0.0.0/8]
+counting: {{repeat_window: 2s, resume_window: 60s, lease: 2s}}
+"""
+
+
+@dataclass
+class Running:
+    """A gateway to ask, the folder behind it, and its Redis."""
+
+    base: str
+    folder: Path
+    wire: Wire
+    client: ClientSession
+    key: SigningKey
+    status: WorkerStatus
+
+    def file(self, name: str, size: int) -> bytes:
+        data = hashlib.shake_128(name.encode()).digest(size)
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return data
+
+    def token(self, *files: str, downloads: int | None = None, **changes: object) -> str:
+        claims: dict[str, object] = {
+            "issuer": "shop.example.com",
+            "token_id": os.urandom(8).hex(),
+            "expires_at": int(time.time()) + 600,
+            "files": tuple(FileEntry(key=name) for name in files),
+            "order_id": "10001",
+            "limits": Limits(downloads=downloads),
+        }
+        return encode(Claims(**{**claims, **changes}), self.key)  # type: ignore[arg-type]
+
+    async def events(self) -> list[dict[str, str]]:
+        return [fields for _, fields in await self.wire.execute("XRANGE", "gw:{0}:events", "-", "+")]
+
+    async def settled(self) -> list[dict[str, str]]:
+        """The events once every allowed request has its closing one."""
+        for _ in range(400):
+            events = await self.events()
+            closings = [e for e in events if e["type"] in ("download.finished", "download.lost")]
+            if len(closings) == sum(e["type"] == "download.allowed" for e in events):
+                return events
+            await asyncio.sleep(0.02)
+        raise AssertionError("a request was not settled")
+
+    async def used(self) -> int:
+        """Downloads that are charged, by the events: the sum of what each one counted."""
+        return sum(int(event.get("counted", 0)) for event in await self.settled())
+
+
+@pytest.fixture
+async def gateway(redis_db: str, tmp_path: Path) -> AsyncIterator[Running]:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    settings_file = tmp_path / "gateway.yaml"
+    settings_file.write_text(SETTINGS.format(folder=folder, redis=redis_db, secret=SECRET), encoding="utf-8")
+    status = WorkerStatus()
+    app = await build_app(load(settings_file, {}), status)
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    wire = Wire(connect(redis_db))
+    async with ClientSession(cookie_jar=DummyCookieJar(), auto_decompress=False) as client:
+        key = load_key(kid="2026-11", alg="HS256", use="sign", secret=SECRET)
+        assert isinstance(key, SigningKey)
+        yield Running(f"http://{host}:{port}", folder, wire, client, key, status)
+    await runner.cleanup()
+    await wire.close()
