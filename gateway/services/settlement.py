@@ -49,8 +49,10 @@ class Running:
         self.granted = max(self.granted, self.reservation.granted)
 
     def listen(self) -> int:
-        """Read the acknowledged bytes so far from the connection."""
-        told = self.connection.acknowledged() if self.connection is not None else None
+        """Read the acknowledged bytes so far from the connection, as long as there is one."""
+        if self.connection is None:
+            return self.acknowledged
+        told = self.connection.acknowledged()
         now = min(self.sent if told is None else told, self.reservation.asked)
         if now > self.acknowledged:
             self.acknowledged, self.heard = now, time.monotonic()
