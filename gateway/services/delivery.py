@@ -6,6 +6,7 @@ No byte is sent beyond what the ledger granted. A body that cannot be completed 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 
@@ -84,6 +85,11 @@ class Delivery:
         self._settlement.finish(self._running, outcome, reason)
         if self._first is not None:
             await self._first.aclose()
+
+    async def closed(self, patience: float = 1.0) -> None:
+        """Wait until the ledger has closed it, for `patience` seconds at most, so that a next attempt finds it refunded."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._running.closed.wait(), patience)
 
     async def _send_part(self, channel: Channel, part: ByteRange) -> None:
         body, self._first = self._first, None

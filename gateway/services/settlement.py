@@ -44,6 +44,8 @@ class Running:
     acknowledged: int = 0
     heard: float = 0.0
     """When the last new acknowledgement was seen."""
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the ledger has closed the reservation."""
 
     def __post_init__(self) -> None:
         self.granted = max(self.granted, self.reservation.granted)
@@ -148,6 +150,7 @@ class Settlement:
             try:
                 if not await self._ledger.settle(running.reservation, outcome):
                     log.warning("request %s had been closed before", running.reservation.request_id)
+                running.closed.set()
                 self._on_settled(running)
                 return
             except LedgerDown:

@@ -131,6 +131,7 @@ class Door:
         except BaseException as error:
             await delivery.end(error)
             if isinstance(error, OriginChanged):
+                await delivery.closed()
                 return None
             if isinstance(error, OriginError | FileMissing):
                 log.warning("request %s was refused: %s", admitted.request.request_id, error)

@@ -1,0 +1,55 @@
+"""Who a request seems to come from: what tells two devices apart, and that nothing raw is kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from gateway.policy.device import identify
+from gateway.policy.model import DownloadRequest
+
+REQUEST = DownloadRequest(
+    request_id="r",
+    token="",
+    file_number=1,
+    method="GET",
+    client_address=ip_address("203.0.113.9"),
+    client_network="203.0.113.0/24",
+    user_agent="Browser/1",
+    accept_language="pl",
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"user_agent": "Browser/2"},
+        {"accept_language": "en"},
+        {"client_hints": "x"},
+        {"client_network": "198.51.100.0/24"},
+        {"device_cookie": "c" * 22},
+        {"user_agent": "Browser/1\udcff"},
+    ],
+)
+def test_other_headers_are_another_device(change: dict[str, str]) -> None:
+    assert identify(replace(REQUEST, **change), b"s").id != identify(REQUEST, b"s").id
+
+
+def test_the_cookie_alone_makes_the_device_where_there_is_one() -> None:
+    one = replace(REQUEST, device_cookie="c" * 22)
+    other = replace(one, user_agent="Browser/2", client_network="198.51.100.0/24")
+    assert identify(one, b"s").id == identify(other, b"s").id
+    assert identify(one, b"s").cookie == identify(other, b"s").cookie
+    assert identify(one, b"s").cookie != identify(one, b"t").cookie
+
+
+def test_nothing_raw_is_kept() -> None:
+    told = repr(identify(replace(REQUEST, device_cookie="c" * 22), b"s"))
+    assert "Browser" not in told
+    assert "ccc" not in told
+
+
+def test_without_a_user_agent_there_is_none_to_match() -> None:
+    assert identify(replace(REQUEST, user_agent=""), b"s").user_agent is None

@@ -1,0 +1,112 @@
+"""Reaping on a real server: a dead worker's reservation is closed once, after its lease, and never a living one's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.backends.redis_client import Wire, connect
+from gateway.backends.redis_events import RedisEventLog
+from gateway.backends.redis_ledger import RedisLedger
+from gateway.errors import SettingsError
+from gateway.policy.counting import CountingRules
+from gateway.policy.model import Charge, Device, Reservation
+from gateway.policy.reasons import Reason
+from gateway.ports import ReserveAsk
+from gateway.services.housekeeping import Housekeeping
+from gateway.services.settlement import Running, Settlement
+
+LEASE = 2
+
+
+def ask(number: int) -> ReserveAsk:
+    return ReserveAsk(
+        request_id=f"r{number}",
+        shard=number % 2,
+        token_key="token",
+        file_identity="file",
+        size=300_000,
+        etag='"e"',
+        start=0,
+        asked=300_000,
+        full=True,
+        device=Device(cookie=None, network=f"10.0.{number}.0/24", user_agent=None),
+        charges=(Charge("count", None, Reason.LIMIT_DOWNLOADS),),
+        expires_at=4_000_000_000,
+        rules=CountingRules(),
+        status=200,
+        stamp={"id": f"e{number}", "time": "t"},
+        event={"request.id": f"r{number}", "v": "1"},
+    )
+
+
+@pytest.fixture
+async def wire(redis_db: str) -> AsyncIterator[Wire]:
+    wire = Wire(connect(redis_db))
+    yield wire
+    await wire.close()
+
+
+def ledger_on(wire: Wire, shards: int = 2) -> RedisLedger:
+    return RedisLedger(wire, shards=shards, lease_ms=LEASE * 1000, keep_ms=10**9)
+
+
+def housekeeping_on(wire: Wire, ledger: RedisLedger, told: list[str]) -> Housekeeping:
+    return Housekeeping(
+        ledger,
+        RedisEventLog(wire, 2),
+        shards=2,
+        lease=LEASE,
+        keep_events=3600,
+        agreed=lambda secret: None,
+        on_ledger=told.append,
+    )
+
+
+async def events(wire: Wire) -> list[dict[str, str]]:
+    rows = [await wire.execute("XRANGE", f"gw:{{{shard}}}:events", "-", "+") for shard in range(2)]
+    return [fields for page in rows for _, fields in page]
+
+
+async def test_what_a_dead_worker_left_is_closed_once_and_the_living_are_left_alone(wire: Wire) -> None:
+    ledger = ledger_on(wire)
+    told: list[str] = []
+    keepers = [housekeeping_on(wire, ledger, told) for _ in range(2)]
+    reserved = [await ledger.reserve(ask(number)) for number in range(4)]
+    settlement = Settlement(ledger, lease=LEASE)
+    settlement.start()
+    living = reserved[3]
+    assert isinstance(living, Reservation)
+    settlement.begin(Running(living))
+    for keeper in keepers:
+        await keeper.start()
+    await asyncio.sleep(LEASE + 3.5)
+    for keeper in keepers:
+        await keeper.stop()
+    lost = [event for event in await events(wire) if event["type"] == "download.lost"]
+    assert sorted(event["request.id"] for event in lost) == ["r0", "r1", "r2"]
+    assert all(event["bytes.delivered"] == "0" and event["counted"] == "-1" for event in lost)
+    assert len({event["id"] for event in lost}) == 3
+    assert told == ["", ""]
+    await settlement.stop(0)
+    assert await ledger.usage(1, "token", ["file"]) == {"file": 1}
+
+
+async def test_other_shards_on_the_same_redis_are_refused(wire: Wire) -> None:
+    first = await ledger_on(wire, 2).agree("one")
+    assert await ledger_on(wire, 2).agree("two") == first == "one"
+    with pytest.raises(SettingsError, match="first used with 2"):
+        await ledger_on(wire, 3).agree("three")
+
+
+async def test_a_server_that_evicts_is_refused(wire: Wire) -> None:
+    await wire.execute("CONFIG SET", "maxmemory-policy", "volatile-lru")
+    await wire.execute("CONFIG SET", "maxmemory", "1gb")
+    try:
+        with pytest.raises(SettingsError, match="noeviction"):
+            await ledger_on(wire).agree("one")
+    finally:
+        await wire.execute("CONFIG SET", "maxmemory", "0")
+        await wire.execute("CONFIG SET", "maxmemory-policy", "noeviction")
