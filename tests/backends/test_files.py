@@ -1,0 +1,184 @@
+"""FolderStore: a key never leads out of the root, and nothing that is no regular file is opened or waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from gateway.backends import files
+from gateway.backends.files import FolderStore
+from gateway.errors import FileMissing, OriginChanged, OriginDown, OriginTimeout
+from gateway.policy.model import ByteRange
+
+as_user = pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "secret").write_bytes(b"outside")
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    (shop / "a.pdf").write_bytes(b"inside")
+    return shop
+
+
+@pytest.fixture
+async def store(root: Path):
+    store = FolderStore(root)
+    yield store
+    await store.close()
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "key"),
+    [
+        ("out", "../secret", "out"),
+        ("out", "/etc/passwd", "out"),
+        ("up", "..", "up/secret"),
+        ("abs", "/etc", "abs/passwd"),
+        ("in", "a.pdf", "in"),
+        ("loop", "loop", "loop"),
+        ("proc", "/proc/self/cwd", "proc/README.md"),
+    ],
+)
+async def test_symlinks_are_not_followed(root, store, link, target, key):
+    (root / link).symlink_to(target)
+    with pytest.raises(FileMissing):
+        await store.stat(key)
+
+
+async def test_the_root_itself_may_be_a_symlink(root, tmp_path):
+    (tmp_path / "current").symlink_to(root)
+    store = FolderStore(tmp_path / "current")
+    assert (await store.stat("a.pdf")).size == 6
+    await store.close()
+
+
+async def test_what_is_no_regular_file_is_missing_and_never_waited_for(root, store):
+    (root / "folder").mkdir()
+    os.mkfifo(root / "fifo")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(root / "socket"))
+    async with asyncio.timeout(2):
+        for key in ("folder", "fifo", "socket"):
+            with pytest.raises(FileMissing):
+                await store.stat(key)
+    listener.close()
+
+
+@pytest.mark.parametrize("key", ["a//b.pdf", "a/", "/a.pdf", "a.pdf/", "x" * 300, "a/" * 3000 + "b"])
+async def test_a_file_has_one_name_only(root, store, key):
+    (root / "a").mkdir()
+    (root / "a" / "b.pdf").write_bytes(b"x")
+    with pytest.raises(FileMissing):
+        await store.stat(key)
+
+
+async def test_a_root_that_is_gone_is_down_not_missing(root, tmp_path, store):
+    root.rename(tmp_path / "unmounted")
+    with pytest.raises(OriginDown):
+        await store.stat("a.pdf")
+    (tmp_path / "unmounted").rename(root)
+    assert (await store.stat("a.pdf")).size == 6
+
+
+@as_user
+async def test_no_permission_is_down(root, store):
+    (root / "a.pdf").chmod(0)
+    with pytest.raises(OriginDown):
+        await store.stat("a.pdf")
+
+
+async def test_an_error_of_the_disk_is_down(root, store, monkeypatch):
+    def broken(path, flags, **_):
+        raise OSError(5, "Input/output error", path)
+
+    monkeypatch.setattr(files.os, "open", broken)
+    with pytest.raises(OriginDown):
+        await store.stat("a.pdf")
+
+
+async def test_the_etag_follows_size_time_and_inode(root, store):
+    path = root / "a.pdf"
+    etags = {(await store.stat("a.pdf")).etag}
+    assert {(await store.stat("a.pdf", fresh=True)).etag} == etags
+    before = path.stat()
+    path.write_bytes(b"inside!")
+    etags.add((await store.stat("a.pdf", fresh=True)).etag)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    etags.add((await store.stat("a.pdf", fresh=True)).etag)
+    beside = root / "b.pdf"
+    beside.write_bytes(b"insidE!")
+    os.utime(beside, ns=(before.st_atime_ns, before.st_mtime_ns))
+    beside.replace(path)
+    etags.add((await store.stat("a.pdf", fresh=True)).etag)
+    assert len(etags) == 4
+    assert all(len(etag) == 34 for etag in etags)
+
+
+@pytest.mark.parametrize(
+    ("name", "content_type"),
+    [
+        ("a.pdf", "application/pdf"),
+        ("a.epub", "application/epub+zip"),
+        ("a.FLAC", "audio/flac"),
+        ("a.tar.gz", "application/gzip"),
+        ("a.tar.xz", "application/octet-stream"),
+        ("a", "application/octet-stream"),
+        ("a.unheardof", "application/octet-stream"),
+    ],
+)
+async def test_types(root, store, name, content_type):
+    (root / name).write_bytes(b"x")
+    assert (await store.stat(name)).content_type == content_type
+
+
+async def test_no_descriptor_is_left_open(root, store):
+    (root / "fifo").symlink_to("a.pdf")
+    stored = await store.stat("a.pdf")
+    before = open_descriptors()
+    for _ in range(20):
+        await (await store.open(stored, ByteRange(0, 6))).aclose()
+        await store.stat("a.pdf", fresh=True)
+        for key in ("none", "none/none", "a.pdf/none", "fifo"):
+            with pytest.raises(FileMissing):
+                await store.stat(key, fresh=True)
+        with pytest.raises(OriginChanged):
+            await store.open(stored, ByteRange(0, 7))
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("leave", ["cancel", "timeout"])
+async def test_a_disk_that_hangs_is_left_and_what_it_opens_late_is_closed(root, monkeypatch, leave):
+    store = FolderStore(root, timeout=0.05 if leave == "timeout" else 10)
+    stored = await store.stat("a.pdf")
+    before = open_descriptors()
+    hang = threading.Event()
+    really = files._open
+
+    def slowly(root, key):
+        hang.wait(5)
+        return really(root, key)
+
+    monkeypatch.setattr(files, "_open", slowly)
+    task = asyncio.create_task(store.open(stored, ByteRange(0, 6)))
+    await asyncio.sleep(0.01)
+    if leave == "cancel":
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError if leave == "cancel" else OriginTimeout):
+        await task
+    hang.set()
+    await store.close()
+    for thread in store._pool._threads:
+        await asyncio.to_thread(thread.join, 5)
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert open_descriptors() == before
