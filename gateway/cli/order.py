@@ -1,0 +1,130 @@
+"""`gateway order show`: what happened to an order, told from its events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gateway.cli.options import config_option, json_option
+from gateway.cli.output import print_json, print_line, with_tools
+from gateway.policy.shards import shard_of
+from gateway.policy.units import human_size
+
+if TYPE_CHECKING:
+    from gateway.bootstrap import Tools
+    from gateway.settings import Settings
+
+ENDINGS = ("download.finished", "download.lost")
+SHOWN = {
+    "link.created": "created",
+    "link.opened": "opened",
+    "link.revoked": "revoked",
+    "link.extended": "extended",
+    "download.allowed": "downloading",
+    "download.finished": "downloaded",
+    "download.lost": "lost",
+    "download.denied": "denied",
+}
+"""What each type of event is called in the timeline."""
+
+
+@click.group(epilog="Example: gateway order show 10001")
+def order() -> None:
+    """What happened to an order."""
+
+
+@order.command(epilog="Example: gateway order show 10001 --json")
+@click.argument("order_id", metavar="ORDER")
+@config_option
+@json_option
+def show(order_id: str, config: Path | None, as_json: bool) -> None:
+    """An order's timeline: created, opened, downloaded, denied; from where, how much and how long."""
+
+    async def work(settings: Settings, tools: Tools) -> tuple[int, list[dict[str, str]]]:
+        shard = shard_of(order_id, settings.shards)
+        entries = tools.events.scan(shard, match=lambda fields: fields.get("order.id") == order_id)
+        events = [fields async for _, fields in entries]
+        return len(await tools.links.of_order(order_id)), events
+
+    links, events = with_tools(config, work)
+    if not links and not events:
+        raise click.ClickException(f"nothing is known of order {order_id}; check its id with `gateway link list`")
+    steps = timeline(events)
+    if as_json:
+        print_json({"order": order_id, "links": links, "timeline": steps})
+        return
+    print_line(f"order {order_id}: {links} link{'' if links == 1 else 's'}")
+    for step in steps:
+        print_line(told(step))
+
+
+def timeline(events: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
+    """One step an event, in their order, but one only for a request that began and ended: at its end, with both."""
+    begun: dict[str, Mapping[str, str]] = {}
+    steps: dict[str, dict[str, str]] = {}
+    for event in events:
+        request = event.get("request.id", "")
+        opening = begun.get(request, {})
+        if event.get("type") == "download.allowed":
+            begun[request] = event
+        elif event.get("type") in ENDINGS and opening:
+            steps.pop(opening["id"], None)
+            event = {**opening, **event, "began": opening["time"], "counted": _sum(opening, event)}  # noqa: PLW2901
+        steps[event["id"]] = {"what": SHOWN.get(event.get("type", ""), event.get("type", "")), **event}
+    return list(steps.values())
+
+
+def told(step: Mapping[str, str]) -> str:
+    """A step as one line for people."""
+    parts = [_second(step.get("time", "")), f"{step['what']:<11}"]
+    if step["what"] == "denied":
+        parts.append(step.get("reason", "") + (f" ({step['rule']})" if "rule" in step else ""))
+    if "file.key" in step:
+        parts.append(step["file.key"])
+    elif step["what"] in ("created", "revoked", "extended"):
+        parts.append(f"link {step.get('token.id', '')}")
+    parts += [part for part in (_bytes(step), _duration(step), _origin(step), _result(step)) if part]
+    return "  ".join(parts)
+
+
+def _bytes(step: Mapping[str, str]) -> str:
+    delivered, size = _number(step, "bytes.delivered"), _number(step, "file.size")
+    if delivered is None:
+        return ""
+    return human_size(delivered) if size is None else f"{human_size(delivered)} of {human_size(size)}"
+
+
+def _duration(step: Mapping[str, str]) -> str:
+    milliseconds = _number(step, "duration.ms")
+    return "" if milliseconds is None else f"in {milliseconds / 1000:.1f} s"
+
+
+def _origin(step: Mapping[str, str]) -> str:
+    if "client.address" not in step:
+        return ""
+    country = step.get("geo.country.iso_code")
+    return f"from {step['client.address']}" + (f" ({country})" if country else "")
+
+
+def _result(step: Mapping[str, str]) -> str:
+    if step["what"] not in ("downloaded", "lost", "downloading"):
+        return ""
+    counted = {"1": "counted", "0": "not counted"}.get(step.get("counted", ""), "")
+    return ", ".join(part for part in (step.get("outcome", "").replace("_", " "), counted) if part)
+
+
+def _sum(opening: Mapping[str, str], ending: Mapping[str, str]) -> str:
+    """What a request added to the count in the end: its ending says −1 where its charge was given back."""
+    return str((_number(opening, "counted") or 0) + (_number(ending, "counted") or 0))
+
+
+def _number(step: Mapping[str, str], name: str) -> int | None:
+    text = step.get(name, "")
+    return int(text) if text.removeprefix("-").isdecimal() else None
+
+
+def _second(time: str) -> str:
+    return f"{time[:19]}Z" if time.endswith("Z") else time

@@ -1,0 +1,28 @@
+"""A created link as the ops see it: what it grants, when it was made, and whether it is any good now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.policy.model import Claims
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link without its token; `created_ms` in Unix milliseconds, None where it was not made here."""
+
+    claims: Claims
+    created_ms: int | None
+
+
+def state(claims: Claims, used: Mapping[str, int], now: int) -> str:
+    """`valid`, `not yet valid`, `expired` or `used up`; `used`: downloads charged, by file identity, `now` Unix s."""
+    if claims.expires_at <= now:
+        return "expired"
+    if claims.not_before is not None and claims.not_before > now:
+        return "not yet valid"
+    limit = claims.limits.downloads
+    if limit is not None and all(used.get(file.identity, 0) >= limit for file in claims.files):
+        return "used up"
+    return "valid"

@@ -1,0 +1,370 @@
+"""Every setting, once: its name, type and default. docs/settings.md tells what each is for; a test compares the two.
+
+All mistakes are reported together and nothing starts half-configured. Secrets are never in an error or a repr.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self, get_args, get_origin
+from urllib.parse import unquote
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from gateway.errors import SettingsError
+from gateway.policy.keys import Key, KeySet, load_key
+from gateway.settings_file import Mistakes, Node, find, join, parse, plain, read_file, references, substitute
+from gateway.settings_values import (
+    Address,
+    FilePath,
+    Host,
+    HttpUrl,
+    Listen,
+    ProxyNetwork,
+    RedisUrl,
+    Seconds,
+    Secret,
+    Size,
+    SizeOrZero,
+)
+
+PREFIX = "GATEWAY_"
+NOT_SETTINGS = frozenset({"GATEWAY_CONFIG"})
+"""Variables that the command line reads itself."""
+
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}(/[^?#]*)?")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, str_min_length=1)
+
+
+class TlsSettings(_Section):
+    """TLS at the public listener: PEM files."""
+
+    certificate: FilePath
+    key: FilePath
+
+
+class ManagementSettings(_Section):
+    """The listener for ops; without a token its protected addresses answer 401."""
+
+    listen: Address = Listen("127.0.0.1", 8081)
+    token: Secret | None = None
+
+
+class OriginSettings(_Section):
+    """Where the files are: `s3://bucket/prefix` or `file:///folder`. Timeouts in seconds."""
+
+    url: str = Field(examples=["s3://shop-files/prefix"])
+    endpoint: HttpUrl | None = None
+    region: str | None = None
+    access_key: Secret | None = None
+    secret_key: Secret | None = None
+    session_token: Secret | None = None
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+    connect_timeout: Seconds = 5
+    read_timeout: Seconds = 30
+
+    @property
+    def kind(self) -> Literal["s3", "file"]:
+        return "s3" if self.url.startswith("s3://") else "file"
+
+    @property
+    def folder(self) -> Path:
+        """The folder of a file:// origin."""
+        return Path(unquote(self.url.removeprefix("file://")))
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        scheme, _, rest = self.url.partition("://")
+        if scheme == "s3":
+            if not _BUCKET.fullmatch(rest):
+                raise ValueError("url names no bucket; write it like s3://shop-files or s3://shop-files/prefix")
+            if (self.access_key is None) != (self.secret_key is None):
+                raise ValueError("has only one of access_key and secret_key; set both, or neither for AWS's own ways")
+        elif scheme == "file":
+            if not rest.startswith("/") or not rest.strip("/"):
+                raise ValueError("url names no folder; write an absolute one with three slashes: file:///srv/files")
+            if surplus := sorted(self.model_fields_set - {"url"}):
+                raise ValueError(f"is a folder, which has no {' or '.join(surplus)}; remove it, or write an s3:// url")
+        else:
+            raise ValueError("url has an unknown scheme; write s3://bucket/prefix or file:///folder")
+        return self
+
+
+class KeySettings(_Section):
+    """A key for link tokens: `secret` for HS…, PEM keys for the others."""
+
+    kid: str = Field(examples=["2026-11"])
+    alg: str = Field(examples=["HS256"])
+    secret: Secret | None = None
+    private_key: Secret | None = None
+    public_key: Secret | None = None
+    use: Literal["sign", "verify"] = "verify"
+
+    def load(self) -> Key:
+        """The key itself. Raises ValueError, which validation has done before."""
+        return load_key(
+            kid=self.kid,
+            alg=self.alg,
+            use=self.use,
+            secret=_revealed(self.secret),
+            private_key=_revealed(self.private_key),
+            public_key=_revealed(self.public_key),
+        )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.load()
+        return self
+
+
+class GeoSettings(_Section):
+    """MaxMind databases (.mmdb), each of them optional."""
+
+    city: FilePath | None = None
+    asn: FilePath | None = None
+    anonymous: FilePath | None = None
+
+
+class CountingSettings(_Section):
+    """What counts as a download. Times in seconds, `free_below` in bytes."""
+
+    resume_window: Seconds = 86_400
+    repeat_window: Seconds = 60
+    free_below: SizeOrZero = 64 * 1024
+    lease: Annotated[Seconds, Field(ge=2)] = 10
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.repeat_window > self.resume_window:
+            raise ValueError("repeat_window is longer than resume_window; make it shorter")
+        return self
+
+
+class JournalSettings(_Section):
+    """The local journal that survives a loss in Redis. `keep` in seconds."""
+
+    path: FilePath
+    keep: Seconds = 86_400
+
+
+class EventsSettings(_Section):
+    """How long events stay in Redis, in seconds."""
+
+    keep: Seconds = 90 * 86_400
+
+
+class CacheSettings(_Section):
+    """Files kept on the local disk, at most `size` bytes of them."""
+
+    path: FilePath
+    size: Size
+
+
+class Settings(_Section):
+    """All settings; times in seconds, sizes in bytes."""
+
+    listen: Address = Listen("0.0.0.0", 8080)  # noqa: S104  # a gateway is there for everybody
+    tls: TlsSettings | None = None
+    public_url: HttpUrl | None = None
+    management: ManagementSettings = ManagementSettings()
+    origin: OriginSettings = Field(examples=["{url: s3://shop-files}"])
+    redis: RedisUrl = Field(examples=["redis://127.0.0.1:6379/0"])
+    shards: int = Field(default=1, ge=1, le=1024)
+    keys: tuple[KeySettings, ...] = Field(
+        min_length=1, examples=["[{kid: a, alg: HS256, secret: …, use: sign}], from `gateway keys new --kid a`"]
+    )
+    issuer: str = Field(examples=["shop.example.com"])
+    rules: FilePath | None = None
+    geo: GeoSettings | None = None
+    trusted_proxies: tuple[ProxyNetwork, ...] = ()
+    external_hosts: tuple[Host, ...] = ()
+    counting: CountingSettings = CountingSettings()
+    when_redis_is_down: Literal["deny", "allow"] = "deny"
+    journal: JournalSettings | None = None
+    events: EventsSettings = EventsSettings()
+    drain: Seconds = 30
+    cache: CacheSettings | None = None
+    workers: int = Field(default_factory=lambda: min(os.cpu_count() or 1, 4), ge=1, le=256)
+
+    def key_set(self) -> KeySet:
+        """The keys that sign and verify links."""
+        return KeySet(key.load() for key in self.keys)
+
+    @property
+    def base_url(self) -> str:
+        """What links begin with: `public_url`, else this machine's own name for the listener."""
+        if self.public_url is not None:
+            return self.public_url
+        host = "localhost" if self.listen.host in _EVERYWHERE else self.listen.host
+        return f"{'https' if self.tls else 'http'}://{Listen(host, self.listen.port)}"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.key_set()
+        if self.listen == self.management.listen and self.listen.port:
+            raise ValueError(f"listen and management.listen are both {self.listen}; give them different ports")
+        return self
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """The settings of a YAML file (None: no file) and of `GATEWAY_…` variables, which win.
+
+    Raises SettingsError with one line per mistake: `file:line: key: what is wrong; what would be right`.
+    """
+    mistakes = Mistakes()
+    written = Node("environment", {}) if path is None else read_file(path, mistakes)
+    if written is None:
+        raise SettingsError(mistakes.report())
+    tree = substitute(_overlay(written, environ, mistakes), environ, mistakes)
+    try:
+        settings = Settings.model_validate(plain(tree))
+    except ValidationError as error:
+        for details in error.errors(include_url=False):
+            _report(details, tree, mistakes)
+        raise SettingsError(mistakes.report()) from None
+    if mistakes.keys:
+        raise SettingsError(mistakes.report())
+    return settings
+
+
+def unsupported(settings: Settings) -> list[str]:
+    """Settings that protect and that this release does not enforce, one line each: refuse to serve with them."""
+    reasons = {
+        "rules": settings.rules is not None,
+        "geo": settings.geo is not None,
+        "when_redis_is_down: allow": settings.when_redis_is_down == "allow",
+        "cache": settings.cache is not None,
+    }
+    return [f"{name}: is not kept by this release; remove it" for name, is_set in reasons.items() if is_set]
+
+
+def notes(settings: Settings) -> list[str]:
+    """Settings that are accepted and have no effect yet, one line each, for the log."""
+    return ["journal: is not written yet; Redis alone keeps the counts"] if settings.journal is not None else []
+
+
+def _overlay(tree: Node, environ: Mapping[str, str], mistakes: Mistakes) -> Node:
+    read = set(references(tree))
+    for name in sorted(environ, key=lambda name: (name.count("__"), name)):
+        if not name.startswith(PREFIX) or name in NOT_SETTINGS:
+            continue
+        steps = name.removeprefix(PREFIX).lower().split("__")
+        key = ".".join(steps)
+        if steps[0] not in Settings.model_fields:
+            # Kubernetes sets GATEWAY_PORT and the like by itself; only what looks meant for us is a mistake.
+            nearest = difflib.get_close_matches(steps[0], Settings.model_fields, 1, 0.8)
+            if name not in read and (nearest or len(steps) > 1):
+                mistakes.add(name, key, _unknown(nearest))
+        elif not environ[name]:
+            mistakes.add(name, key, "is empty; give it a value or unset the variable")
+        else:
+            value = _from_variable(name, environ[name], _field(steps), mistakes)
+            tree = tree if value is None else _replaced(tree, steps, value)
+    return tree
+
+
+def _from_variable(name: str, text: str, field: FieldInfo | None, mistakes: Mistakes) -> Node | None:
+    if field is not None and _is_nested(field) and text.lstrip().startswith(("[", "{")):
+        return parse(text, lambda _: name, mistakes, name.removeprefix(PREFIX).lower().replace("__", "."))
+    return Node(name, text)
+
+
+def _replaced(tree: Node, steps: list[str], value: Node) -> Node:
+    children = dict(tree.value) if isinstance(tree.value, dict) else {}
+    first, *rest = steps
+    children[first] = _replaced(children.get(first, Node(value.source, {})), rest, value) if rest else value
+    return Node(tree.source, children)
+
+
+def _report(error: ErrorDetails, tree: Node, mistakes: Mistakes) -> None:
+    location = error["loc"]
+    key = ""
+    for step in location:
+        key = join(key, step)
+        if key in mistakes.keys:
+            return
+    inside = tuple(f"{key}{mark}" for mark in ".[") if key else ""
+    if error["type"] in ("value_error", "too_short") and any(known.startswith(inside) for known in mistakes.keys):
+        return  # what is reported inside is missing here
+    mistakes.add(find(tree, location).source, key, _explained(error))
+
+
+_BOUNDS = {"gt": "more than", "ge": "at least", "le": "at most"}
+
+
+def _explained(error: ErrorDetails) -> str:
+    """What is wrong and what would be right, without the value: it may be a secret in the wrong place."""
+    context = error.get("ctx", {})
+    names = [str(step) for step in error["loc"] if not isinstance(step, int)]
+    field = _field(names)
+    example = f"; for example {field.examples[0]}" if field is not None and field.examples else ""
+    match error["type"]:
+        case "value_error":
+            text = str(context["error"])
+        case "missing":
+            text = f"is required{example or '; add it'}"
+        case "extra_forbidden":
+            known = _section(_field(names[:-1])) if names[1:] else Settings
+            text = _unknown(difflib.get_close_matches(names[-1], known.model_fields if known else (), 1), known)
+        case "literal_error":
+            text = f"has a value that it cannot have; write {context['expected']}"
+        case "string_too_short" | "too_short":
+            text = f"is empty; give it a value{example}"
+        case "int_parsing" | "int_parsing_size" | "int_type":
+            text = f"is no whole number; write digits only{example}"
+        case "greater_than" | "greater_than_equal" | "less_than_equal":
+            text = "; ".join(f"is out of range; write {_BOUNDS[bound]} {value}" for bound, value in context.items())
+        case "model_type":
+            text = f"is no section; write `name: value` lines under it{example}"
+        case "tuple_type":
+            text = f"is no list; write [a, b] or one `- a` a line{example}"
+        case _:
+            text = f"is not one single text{example or '; write one value'}"
+    return text
+
+
+def _unknown(nearest: list[str], section: type[BaseModel] | None = None) -> str:
+    if nearest:
+        return f"is no setting; did you mean {nearest[0]}?"
+    known = (section or Settings).model_fields
+    return f"is no setting; remove it, or write one of {', '.join(known)}"
+
+
+def _field(steps: list[str]) -> FieldInfo | None:
+    """The setting with this key, list indices left out; None where there is none."""
+    field: FieldInfo | None = None
+    section: type[BaseModel] | None = Settings
+    for step in steps:
+        if section is None or step not in section.model_fields:
+            return None
+        field = section.model_fields[step]
+        section = _section(field)
+    return field
+
+
+def _section(field: FieldInfo | None) -> type[BaseModel] | None:
+    """The model behind `Section`, `Section | None` or a list of sections."""
+    if field is None:
+        return None
+    for candidate in (field.annotation, *get_args(field.annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _is_nested(field: FieldInfo) -> bool:
+    return _section(field) is not None or get_origin(field.annotation) is tuple
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()

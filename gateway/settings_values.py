@@ -1,0 +1,155 @@
+"""The types of the settings' values: how each is written, and what an error says would be right.
+
+A message never repeats an address that may hold a password.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, PlainValidator, SecretStr
+
+from gateway.policy.model import Network
+from gateway.policy.units import parse_duration, parse_size
+
+PORT_MAX = 65_535
+REDIS_SCHEMES = ("redis", "rediss", "redis+sentinel", "redis+cluster", "unix", "embedded")
+
+_MAPPED = IPv6Network("::ffff:0:0/96")
+_HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """A TCP address to listen on; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("is no text; write one value")
+    return value
+
+
+def _listen(value: object) -> Listen:
+    if isinstance(value, Listen):
+        return value
+    host, colon, port = _text(value).rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not bare or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > PORT_MAX:
+        raise ValueError("is no address to listen on; write host:port, like 0.0.0.0:8080 or [::]:8080")
+    if ":" in host:
+        _check_ipv6(host, bare)
+    elif not _HOST.fullmatch(host):
+        raise ValueError("has a host that is neither a name nor an address; write host:port, like 0.0.0.0:8080")
+    return Listen(bare, int(port))
+
+
+def _check_ipv6(host: str, bare: str) -> None:
+    try:
+        valid = host != bare and IPv6Address(bare) is not None
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError("is no address to listen on; write an IPv6 address in brackets, like [::]:8080")
+
+
+def _http_url(value: object) -> str:
+    """An http(s) address without its last slash; what it holds is not repeated in errors, it may hold a password."""
+    text = _text(value)
+    example = "write it like https://dl.example.com"
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018  # parsed only now; ValueError when it is no number
+    except ValueError:
+        raise ValueError(f"is no address; {example}") from None
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"has no http:// or https:// in front; {example}")
+    if not parts.hostname or not text.isprintable() or " " in text:
+        raise ValueError(f"has no host name, or a space or control character; {example}")
+    if parts.username is not None or parts.query or parts.fragment or "?" in text or "#" in text:
+        raise ValueError(f"has a user name, a ? or a # in it; {example}")
+    return text.rstrip("/")
+
+
+def _redis_url(value: object) -> SecretStr:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else _text(value)
+    scheme, colon, rest = text.partition("://")
+    if not colon or scheme not in REDIS_SCHEMES:
+        nearest = difflib.get_close_matches(scheme, REDIS_SCHEMES, 1)
+        hint = f"did you mean {nearest[0]}://?" if nearest else "write it like redis://127.0.0.1:6379/0"
+        raise ValueError(f"does not start with {':// '.join(REDIS_SCHEMES[:-1])}:// or {REDIS_SCHEMES[-1]}://; {hint}")
+    if scheme in ("unix", "embedded"):
+        if not rest.startswith("/") or rest == "/":
+            raise ValueError(f"has no absolute path; write {scheme}:///path, with three slashes")
+    elif not rest.rpartition("@")[2].strip("/") or rest.rpartition("@")[2].startswith(("/", ":")):
+        raise ValueError(f"has no host name; write it like {scheme}://127.0.0.1:6379/0")
+    return SecretStr(text)
+
+
+def _network(value: object) -> Network:
+    if not isinstance(value, str):
+        raise ValueError("is no network; write it like 10.0.0.0/8")
+    try:
+        network = ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError("is no network; write an address and a prefix length, like 10.0.0.0/8") from None
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        # Client addresses are unmapped before they are compared, so this one would match nobody.
+        mapped = IPv4Network((int(network.network_address) & 0xFFFF_FFFF, network.prefixlen - _MAPPED.prefixlen))
+        raise ValueError(f"is an IPv4 network written as IPv6; write {mapped}")
+    if network.prefixlen == 0:
+        raise ValueError("trusts every client's headers; name only your proxies' networks, like 10.0.0.0/8")
+    if ip_address(value.partition("/")[0]) != network.network_address:
+        raise ValueError(f"has host bits set; write {network}")
+    return network
+
+
+def _host(value: object) -> str:
+    if not isinstance(value, str) or not _HOST.fullmatch(value):
+        raise ValueError("is no host name; write only the name, without scheme, port or path, like cdn.example.com")
+    return value.lower().rstrip(".")
+
+
+def _duration(value: object) -> int:
+    try:
+        return parse_duration(_text(value))
+    except ValueError as error:
+        raise ValueError(f"is no duration; {error}") from None
+
+
+def _size(value: object) -> int:
+    try:
+        return parse_size(_text(value))
+    except ValueError as error:
+        raise ValueError(f"is no size; {error}") from None
+
+
+def _path(value: object) -> Path:
+    text = str(value) if isinstance(value, Path) else _text(value)
+    if "\0" in text:
+        raise ValueError("has a NUL character; write a path")
+    return Path(text)
+
+
+Seconds = Annotated[int, BeforeValidator(_duration), Field(gt=0)]
+Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
+SizeOrZero = Annotated[int, BeforeValidator(_size), Field(ge=0)]
+FilePath = Annotated[Path, PlainValidator(_path)]
+Secret = Annotated[SecretStr, Field(min_length=1)]
+Address = Annotated[Listen, PlainValidator(_listen)]
+HttpUrl = Annotated[str, PlainValidator(_http_url)]
+RedisUrl = Annotated[SecretStr, PlainValidator(_redis_url)]
+ProxyNetwork = Annotated[Network, PlainValidator(_network)]
+Host = Annotated[str, PlainValidator(_host)]
