@@ -24,6 +24,7 @@ from gateway.services.settlement import Settlement
 from gateway.transfer.choose import open_channel
 from gateway.web.addresses import FileAddress, LinkAddress, file_path, parse_path
 from gateway.web.intake import DEVICE_COOKIE, DEVICE_COOKIE_AGE, new_device_cookie, read_request
+from gateway.web.faults import describe
 from gateway.web.metrics import REFUSALS, REQUESTS, STAGE_SECONDS
 from gateway.web.pages import LinkFile, Pages
 from gateway.web.status import WorkerStatus
@@ -79,8 +80,8 @@ class Door:
             response = await self._answer(request, address, request_id)
         except asyncio.CancelledError:
             raise
-        except Exception:
-            log.exception("request %s failed", request_id)
+        except Exception as error:  # noqa: BLE001  whatever it is, the client gets an answer and the log no secret
+            log.error("request %s failed: %s", request_id, describe(error))
             response = self._explained(request, request_id, "internal", 500)
         outcome = "served" if response.status < 400 else "refused"
         REQUESTS.labels(outcome, str(response.status)).inc()
@@ -125,11 +126,12 @@ class Door:
         if admitted.reservation is None:
             return self._head(admitted)
         delivery = Delivery(admitted, self._store, self._ledger, self._settlement)
+        self._status.downloads = self._settlement.live
         try:
             with STAGE_SECONDS.labels("open").time():
                 await delivery.open()
         except BaseException as error:
-            await delivery.end(error)
+            await self._end(delivery, error)
             if isinstance(error, OriginChanged):
                 await delivery.closed()
                 return None
@@ -153,8 +155,14 @@ class Door:
             ended = error
             raise
         finally:
-            await delivery.end(ended)
+            await self._end(delivery, ended)
         return response
+
+    async def _end(self, delivery: Delivery, error: BaseException | None) -> None:
+        try:
+            await delivery.end(error)
+        finally:
+            self._status.downloads = self._settlement.live
 
     def _head(self, admitted: Admitted) -> web.StreamResponse:
         """An answer without a body: HEAD, 304, 412, 416, or a file of no bytes."""

@@ -1,0 +1,115 @@
+"""`gateway serve`, and the hidden `gateway _worker` that it starts for each worker.
+
+Settings are read again by every worker, so that no secret stands on a command line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import click
+from aiohttp import web
+
+from gateway.cli.options import config_option
+from gateway.cli.output import read_settings
+from gateway.errors import GatewayError, SettingsError
+from gateway.settings import Settings, notes, unsupported
+from gateway.web.listener import close_all, open_sockets, tls_context
+from gateway.web.status import WorkerStatus
+from gateway.web.supervisor import Plan, supervise, worker_command
+from gateway.web.worker import WorkerOptions, refuse_to_start, run_worker
+
+LOG = logging.getLogger("gateway.cli")
+
+
+@click.command(epilog="Example: gateway serve --config config/gateway.yaml --workers 4")
+@config_option
+@click.option("--workers", type=click.IntRange(1, 256), help="Worker processes; else the setting `workers`.")
+def serve(config: Path | None, workers: int | None) -> None:
+    """Run the gateway until SIGTERM or Ctrl-C; a second one does not wait for running downloads."""
+    _log_to_stderr("gateway")
+    try:
+        settings = _settings(config)
+        for note in notes(settings):
+            LOG.warning("%s", note)
+        status = asyncio.run(_supervise(settings, config, workers or settings.workers))
+    except GatewayError as error:
+        raise click.ClickException(str(error)) from error
+    sys.exit(status)
+
+
+@click.command(hidden=True)
+@config_option
+@click.option("--listen-fd", "listen_fds", type=int, multiple=True, required=True)
+@click.option("--status-fd", type=int, required=True)
+def worker(config: Path | None, listen_fds: tuple[int, ...], status_fd: int) -> None:
+    """One worker of `gateway serve`, which alone starts it."""
+    _log_to_stderr("worker")
+    try:
+        settings = _settings(config)
+        tls = tls_context(settings.tls.certificate, settings.tls.key) if settings.tls else None
+    except GatewayError as error:
+        sys.exit(refuse_to_start(status_fd, str(error)))
+    options = WorkerOptions(listen_fds, status_fd, settings.drain, tls)
+
+    async def application(status: WorkerStatus) -> web.Application:
+        from gateway.web.app import build_app  # noqa: PLC0415  the supervisor has no use for the application
+
+        return await build_app(settings, status)
+
+    sys.exit(run_worker(options, application))
+
+
+def _settings(config: Path | None) -> Settings:
+    settings = read_settings(config)
+    if refused := unsupported(settings):
+        raise SettingsError("\n".join(refused))
+    return settings
+
+
+async def _supervise(settings: Settings, config: Path | None, workers: int) -> int:
+    if settings.tls is not None:
+        tls_context(settings.tls.certificate, settings.tls.key)
+    token = settings.management.token
+    public = open_sockets(settings.listen.host, settings.listen.port)
+    try:
+        management = open_sockets(settings.management.listen.host, settings.management.listen.port)
+        plan = Plan(
+            command=worker_command(*(("--config", str(config)) if config else ())),
+            workers=workers,
+            sockets=public,
+            management=management,
+            drain=settings.drain,
+            announce=click.echo,
+            management_token=token.get_secret_value() if token else None,
+            scheme="https" if settings.tls else "http",
+        )
+        async with _embedded_redis(settings):
+            return await supervise(plan)
+    finally:
+        close_all(public)
+
+
+@asynccontextmanager
+async def _embedded_redis(settings: Settings) -> AsyncIterator[None]:
+    """Keeps an embedded Redis alive here, since it ends with who started it and a worker may die at any time."""
+    if not settings.redis.get_secret_value().startswith("embedded://"):
+        yield
+        return
+    from gateway.bootstrap import hold_embedded_redis  # noqa: PLC0415  the supervisor needs nothing else of it
+
+    async with hold_embedded_redis(settings):
+        yield
+
+
+def _log_to_stderr(who: str) -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format=f"%(asctime)s %(levelname)s {who} %(process)d %(name)s: %(message)s",
+    )
