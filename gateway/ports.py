@@ -1,4 +1,4 @@
-"""The few Protocols the services speak to. The docstrings are the contract; tests/conformance holds each backend to it."""
+"""The few Protocols the services speak to. Their docstrings are the contract; tests/conformance holds stores to it."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Ledger(Protocol):
         """
 
     async def peek(self, ask: ReserveAsk) -> Deny | None:
-        """What `reserve` would refuse, changing nothing but writing download.denied if it refuses (HEAD, 304, 412, 416)."""
+        """What `reserve` would refuse, for answers without a body; changes nothing but writes download.denied."""
 
     async def renew(self, reservation: Reservation, acknowledged: int, granted: int) -> int:
         """Report bytes acknowledged (absolute), prolong the lease, and ask that `granted` (absolute) may be sent.
@@ -136,9 +136,8 @@ class EventLog(Protocol):
     async def append(self, shard: int, fields: Fields) -> None:
         """Store one event. Raises LedgerDown; the caller decides whether the answer waits for it."""
 
-
     async def trim(self, shard: int, keep_seconds: int) -> int:
-        """Drop events older than `keep_seconds` that every consumer group has read; returns how many. Raises LedgerDown."""
+        """Drop events older than `keep_seconds` that every group has read; returns how many. Raises LedgerDown."""
 
 
 class Inspectable(Protocol):

@@ -6,6 +6,7 @@ redis-py's default retry runs a charging script again after a lost reply; here a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +58,9 @@ def connect(url: str, *, timeout: float = TIMEOUT) -> Client:
         first, *_ = rest.split(",")
         path = "" if "/" in first else "/" + rest.partition("/")[2]
         return RedisCluster.from_url(f"redis://{first}{path}", **options)
-    raise ValueError(f"cannot connect to a {scheme}:// address: write redis://, rediss://, unix:// or redis+sentinel://")
+    raise ValueError(
+        f"cannot connect to a {scheme}:// address: write redis://, rediss://, unix:// or redis+sentinel://"
+    )
 
 
 def _hosts(netloc: str, default_port: int) -> list[tuple[str, int]]:
@@ -165,15 +168,11 @@ class Wire:
 
     async def _drop_idle_connections(self) -> None:
         # After a restart or failover every pooled connection is stale: one failure must be enough to notice.
-        try:
+        with contextlib.suppress(RedisError, OSError):
             await cast(Redis, self.client).connection_pool.disconnect(inuse_connections=False)
-        except (RedisError, OSError):
-            pass
 
 
 def _kind(error: BaseException) -> str:
     """An error's name without its text, which may quote our arguments: its Redis error code, else its class."""
     word = str(error).partition(" ")[0]
     return word if word.isupper() and word.isalpha() else type(error).__name__
-
-

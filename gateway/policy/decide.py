@@ -28,4 +28,4 @@ def decide(claims: Claims, file: FileEntry, request: DownloadRequest) -> Decisio
         return Deny(Reason.TOKEN_CLAIMS, message="This gateway delivers no external files.")
     if request.view:
         return Deny(Reason.VIEW_NOT_ALLOWED)
-    return Allow(charges(claims.limits), claims.expires_at)
+    return Allow(file.key, charges(claims.limits), claims.expires_at)

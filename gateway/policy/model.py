@@ -25,6 +25,11 @@ class FileEntry:
         """What the file's downloads are counted under; the shown name plays no part in it."""
         return self.key if self.key is not None else f"url:{self.url}"
 
+    @property
+    def shown_name(self) -> str:
+        """What the buyer sees: the given name, else the last part of the key or address."""
+        return self.name or self.identity.rsplit("/", 1)[-1]
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -116,8 +121,12 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """Yes, if the ledger can apply every charge. `expires_at` (Unix s) is refused by the ledger, on its clock."""
+    """Yes to the object under `key`, if the ledger can apply every charge.
 
+    `expires_at` (Unix s) is refused by the ledger, on its clock.
+    """
+
+    key: str
     charges: tuple[Charge, ...]
     expires_at: int
 

@@ -14,14 +14,13 @@ from gateway.errors import (
     ClientGone,
     FileMissing,
     LedgerDown,
-    OriginChanged,
     OriginError,
-    OriginTimeout,
     ReservationGone,
 )
-from gateway.policy.model import ByteRange
+from gateway.policy.model import ByteRange, Reservation
 from gateway.policy.reasons import Reason
 from gateway.ports import Body, Ledger, ObjectStore
+from gateway.services.broken import reason_of
 from gateway.services.gatekeeper import Admitted
 from gateway.services.settlement import Running, Settlement
 from gateway.transfer.channel import Channel
@@ -45,20 +44,27 @@ class Cut(Exception):
 class Delivery:
     """One admitted response with a body: `open`, then `send`; `end` exactly once whatever happened in between."""
 
-    def __init__(self, admitted: Admitted, store: ObjectStore, ledger: Ledger, settlement: Settlement) -> None:
-        assert admitted.reservation is not None
+    def __init__(
+        self,
+        admitted: Admitted,
+        reservation: Reservation,
+        *,
+        store: ObjectStore,
+        ledger: Ledger,
+        settlement: Settlement,
+    ) -> None:
         self._plan = admitted.plan
         self._stored = admitted.stored
         self._store = store
         self._ledger = ledger
         self._settlement = settlement
         self._first: Body | None = None
-        self._running = Running(admitted.reservation)
+        self._running = Running(reservation)
         self._channel: Channel | None = None
         settlement.begin(self._running)
 
     async def open(self) -> None:
-        """Open the first part, so that a failing origin is still answered with a status. Raises OriginError, FileMissing."""
+        """Open the first part, so that a failing origin still gets a status. Raises OriginError, FileMissing."""
         part = next(segment for segment in self._plan.segments if isinstance(segment, ByteRange))
         self._first = await self._store.open(self._stored, part)
 
@@ -87,7 +93,7 @@ class Delivery:
             await self._first.aclose()
 
     async def closed(self, patience: float = 1.0) -> None:
-        """Wait until the ledger has closed it, for `patience` seconds at most, so that a next attempt finds it refunded."""
+        """Wait until the ledger has closed it, at most `patience` seconds, so that a next attempt finds it refunded."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._running.closed.wait(), patience)
 
@@ -146,14 +152,8 @@ def _outcome(error: BaseException | None) -> tuple[str, str]:
             return "complete", ""
         case Cut():
             return "cut", error.reason
-        case OriginChanged():
-            return "origin_failed", Reason.ORIGIN_CHANGED.text
-        case OriginTimeout():
-            return "origin_failed", Reason.ORIGIN_TIMEOUT.text
-        case FileMissing():
-            return "origin_failed", Reason.FILE_MISSING.text
-        case OriginError():
-            return "origin_failed", Reason.ORIGIN_DOWN.text
+        case OriginError() | FileMissing():
+            return "origin_failed", reason_of(error).text
         case ClientGone() | asyncio.CancelledError():
             return "client_left", ""
         case _:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from gateway.errors import FileMissing, LedgerDown, OriginChanged, OriginDown, OriginTimeout
+from gateway.errors import FileMissing, LedgerDown, OriginError
 from gateway.policy.counting import CountingRules
 from gateway.policy.decide import decide, requested_file
 from gateway.policy.device import identify
@@ -25,6 +25,7 @@ from gateway.policy.record import describe
 from gateway.policy.shards import shard_of
 from gateway.policy.tokens import parse, timely
 from gateway.ports import EventLog, Ledger, ObjectStore, ReserveAsk
+from gateway.services.broken import reason_of
 from gateway.services.identifiers import new_id, now_ms
 from gateway.services.responding import ResponsePlan, plan_response
 
@@ -52,16 +53,6 @@ class Admitted:
     stored: StoredObject
     plan: ResponsePlan
     reservation: Reservation | None
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A request that passed the decision, on its way to the ledger."""
-
-    request: DownloadRequest
-    claims: Claims
-    file: FileEntry
-    allow: Allow
 
 
 class Gatekeeper:
@@ -124,22 +115,11 @@ class Gatekeeper:
         decision = decide(claims, file, request)
         if isinstance(decision, Deny):
             return await self._refuse(decision, request, claims, file)
-        wanted = Wanted(request, claims, file, decision)
         try:
-            if deny := await self._too_late(wanted):
-                return await self._refuse(deny, request, claims, file)
-            return await self._stat_and_reserve(wanted, fresh=fresh)
-        except LedgerDown as error:
-            log.warning("refused, the ledger is down: %s", error)
-            return await self._refuse(Deny(Reason.REDIS_DOWN), request, claims, file)
-        except FileMissing:
-            return await self._refuse(Deny(Reason.FILE_MISSING), request, claims, file)
-        except OriginTimeout as error:
-            log.warning("refused, the origin is silent: %s", error)
-            return await self._refuse(Deny(Reason.ORIGIN_TIMEOUT), request, claims, file)
-        except (OriginDown, OriginChanged) as error:
-            log.warning("refused, the origin is down: %s", error)
-            return await self._refuse(Deny(Reason.ORIGIN_DOWN), request, claims, file)
+            return await self._reserve_for(request, claims, file, decision, fresh=fresh)
+        except (LedgerDown, OriginError, FileMissing) as error:
+            log.warning("request %s was refused: %s", request.request_id, error)
+            return await self._refuse(Deny(reason_of(error)), request, claims, file)
 
     async def admit_again(self, admitted: Admitted) -> Admitted | Refused:
         """Admit once more, under a request id of its own, after the origin said that the object has changed."""
@@ -166,31 +146,36 @@ class Gatekeeper:
             return _refused(Deny(reason), request)
         return await self._refuse(Deny(reason), request, claims)
 
-    async def _too_late(self, wanted: Wanted) -> Deny | None:
-        # Only the ledger refuses an expired token, but where nothing was begun the origin need not be asked first.
-        if wanted.allow.expires_at > time.time():
-            return None
-        shard = shard_of(wanted.claims.shard_key, self._shards)
-        begun = await self._ledger.has_transfers(shard, wanted.claims.token_key, wanted.file.identity)
-        return None if begun else Deny(Reason.TOKEN_EXPIRED)
-
-    async def _stat_and_reserve(self, wanted: Wanted, *, fresh: bool) -> Admitted | Refused:
-        request, claims, file = wanted.request, wanted.claims, wanted.file
-        assert file.key is not None  # decide() lets no external file through
-        stored = await self._store.stat(file.key, fresh=fresh)
-        name = file.name or file.key.rsplit("/", 1)[-1]
-        plan = plan_response(request, stored, name, now=int(time.time()), boundary=secrets.token_hex(16))
-        ask = self._ask(wanted, stored, plan)
-        if not plan.sends_body:
-            deny = await self._ledger.peek(ask)
-            return _refused(deny, request) if deny else Admitted(request, claims, stored, plan, None)
-        reservation = await self._reserve(ask)
+    async def _reserve_for(
+        self, request: DownloadRequest, claims: Claims, file: FileEntry, allow: Allow, *, fresh: bool
+    ) -> Admitted | Refused:
+        if await self._is_too_late(claims, file):
+            return await self._refuse(Deny(Reason.TOKEN_EXPIRED), request, claims, file)
+        stored = await self._store.stat(allow.key, fresh=fresh)
+        plan = plan_response(request, stored, file.shown_name, now=int(time.time()), boundary=secrets.token_hex(16))
+        ask = self._ask(request, claims, file, allow=allow, stored=stored, plan=plan)
+        reservation = await self._reserve(ask) if plan.sends_body else await self._ledger.peek(ask)
         if isinstance(reservation, Deny):
             return _refused(reservation, request)
         return Admitted(request, claims, stored, plan, reservation)
 
-    def _ask(self, wanted: Wanted, stored: StoredObject, plan: ResponsePlan) -> ReserveAsk:
-        request, claims, file = wanted.request, wanted.claims, wanted.file
+    async def _is_too_late(self, claims: Claims, file: FileEntry) -> bool:
+        # Only the ledger refuses an expired token, but where nothing was begun the origin need not be asked first.
+        if claims.expires_at > time.time():
+            return False
+        shard = shard_of(claims.shard_key, self._shards)
+        return not await self._ledger.has_transfers(shard, claims.token_key, file.identity)
+
+    def _ask(
+        self,
+        request: DownloadRequest,
+        claims: Claims,
+        file: FileEntry,
+        *,
+        allow: Allow,
+        stored: StoredObject,
+        plan: ResponsePlan,
+    ) -> ReserveAsk:
         device = identify(request, self._device_secret)
         told = describe(request, claims=claims, file=file, device=device, stored=stored, asked=plan.length)
         event = new_event("download.allowed", new_id(), now_ms(), told)
@@ -206,8 +191,8 @@ class Gatekeeper:
             asked=plan.length,
             full=plan.full,
             device=device,
-            charges=wanted.allow.charges,
-            expires_at=wanted.allow.expires_at,
+            charges=allow.charges,
+            expires_at=allow.expires_at,
             rules=self._counting,
             status=plan.status,
             stamp={"id": event.pop("id"), "time": event.pop("time")},

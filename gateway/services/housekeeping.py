@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import secrets
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ log = logging.getLogger(__name__)
 
 EVERY = 1.0
 TRIM_EVERY = 600.0
+_JITTER = secrets.SystemRandom()
 
 
 class Housekeeping:
@@ -46,7 +46,7 @@ class Housekeeping:
         self._on_ledger = on_ledger
         self._has_agreed = False
         self._seen_since: float | None = None
-        self._trim_at = time.monotonic() + random.uniform(0, TRIM_EVERY)
+        self._trim_at = time.monotonic() + _JITTER.uniform(0, TRIM_EVERY)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -61,7 +61,7 @@ class Housekeeping:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(EVERY * random.uniform(0.8, 1.2))
+            await asyncio.sleep(EVERY * _JITTER.uniform(0.8, 1.2))
             try:
                 await self._look()
                 await self._reap()

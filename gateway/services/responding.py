@@ -39,7 +39,9 @@ class ResponsePlan:
         return bool(self.segments)
 
 
-def plan_response(request: DownloadRequest, stored: StoredObject, name: str, *, now: int, boundary: str) -> ResponsePlan:
+def plan_response(
+    request: DownloadRequest, stored: StoredObject, name: str, *, now: int, boundary: str
+) -> ResponsePlan:
     """Preconditions, then ranges (RFC 9110 §13.2.2, §14.2). `now` in Unix s; `boundary` is random text."""
     evaluation = evaluate(
         request.method,

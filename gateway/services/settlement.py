@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.errors import LedgerDown, ReservationGone
+from gateway.policy.events import rfc3339
 from gateway.policy.model import Outcome, Reservation
 from gateway.ports import Inspectable, Ledger
 from gateway.services.identifiers import new_id, now_ms
-from gateway.policy.events import rfc3339
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Settlement:
         self._on_settled = on_settled
         self._running: set[Running] = set()
         self._finished: set[Running] = set()
-        self._settling: set[asyncio.Task[None]] = set()
+        self._settling: dict[asyncio.Task[None], Running] = {}
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -93,9 +93,9 @@ class Settlement:
 
     async def stop(self, patience: float = SILENCE) -> None:
         """Settle what is finished, for at most `patience` seconds, then end. What is left the reaper closes."""
-        deadline = time.monotonic() + patience
-        while (self._finished or self._settling) and time.monotonic() < deadline:
-            await asyncio.sleep(SWEEP)
+        closing = [running.closed.wait() for running in (*self._finished, *self._settling.values())]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*closing), patience)
         for task in (*self._tasks, *self._settling):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -127,8 +127,8 @@ class Settlement:
                 if running.nothing_more():
                     self._finished.discard(running)
                     task = asyncio.create_task(self._settle(running))
-                    self._settling.add(task)
-                    task.add_done_callback(self._settling.discard)
+                    self._settling[task] = running
+                    task.add_done_callback(self._settling.pop)
             await asyncio.sleep(SWEEP)
 
     async def _settle(self, running: Running) -> None:

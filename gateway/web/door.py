@@ -11,20 +11,21 @@ from types import MappingProxyType
 
 from aiohttp import web
 
-from gateway.errors import ClientGone, FileMissing, OriginChanged, OriginError, OriginTimeout
+from gateway.errors import ClientGone, FileMissing, OriginChanged, OriginError
 from gateway.http.disposition import file_name
 from gateway.http.problem import pick_language, wants_html
-from gateway.policy.model import Deny, DownloadRequest, FileEntry, Network
+from gateway.policy.model import Deny, DownloadRequest, Network
 from gateway.policy.reasons import Reason
 from gateway.ports import Ledger, ObjectStore
+from gateway.services.broken import reason_of
 from gateway.services.delivery import Cut, Delivery
 from gateway.services.gatekeeper import Admitted, Gatekeeper, Refused
 from gateway.services.identifiers import new_id
 from gateway.services.settlement import Settlement
 from gateway.transfer.choose import open_channel
 from gateway.web.addresses import FileAddress, LinkAddress, file_path, parse_path
-from gateway.web.intake import DEVICE_COOKIE, DEVICE_COOKIE_AGE, new_device_cookie, read_request
 from gateway.web.faults import describe
+from gateway.web.intake import DEVICE_COOKIE, DEVICE_COOKIE_AGE, new_device_cookie, read_request
 from gateway.web.metrics import REFUSALS, REQUESTS, STAGE_SECONDS
 from gateway.web.pages import LinkFile, Pages
 from gateway.web.status import WorkerStatus
@@ -32,6 +33,7 @@ from gateway.web.status import WorkerStatus
 log = logging.getLogger(__name__)
 
 NOT_MODIFIED = 304
+REFUSED_FROM = 400
 SERVER = {"Server": "download-gateway"}
 SAFE = {
     **SERVER,
@@ -83,7 +85,7 @@ class Door:
         except Exception as error:  # noqa: BLE001  whatever it is, the client gets an answer and the log no secret
             log.error("request %s failed: %s", request_id, describe(error))
             response = self._explained(request, request_id, "internal", 500)
-        outcome = "served" if response.status < 400 else "refused"
+        outcome = "served" if response.status < REFUSED_FROM else "refused"
         REQUESTS.labels(outcome, str(response.status)).inc()
         return response
 
@@ -125,7 +127,9 @@ class Door:
             return self._refusal(request, admitted.request_id, admitted.deny)
         if admitted.reservation is None:
             return self._head(admitted)
-        delivery = Delivery(admitted, self._store, self._ledger, self._settlement)
+        delivery = Delivery(
+            admitted, admitted.reservation, store=self._store, ledger=self._ledger, settlement=self._settlement
+        )
         self._status.downloads = self._settlement.live
         try:
             with STAGE_SECONDS.labels("open").time():
@@ -137,7 +141,7 @@ class Door:
                 return None
             if isinstance(error, OriginError | FileMissing):
                 log.warning("request %s was refused: %s", admitted.request.request_id, error)
-                return self._refusal(request, admitted.request.request_id, Deny(origin_reason(error)))
+                return self._refusal(request, admitted.request.request_id, Deny(reason_of(error)))
             raise
         return await self._send(request, admitted, delivery)
 
@@ -190,7 +194,7 @@ class Door:
             return self._refusal(request, asked.request_id, claims.deny)
         files = [
             LinkFile(name, None, file_path(self._settings.prefix, asked.token, number, name))
-            for number, name in enumerate(map(shown_name, claims.files), 1)
+            for number, name in enumerate((file_name(file.shown_name) for file in claims.files), 1)
         ]
         headers = {**SAFE, "X-Request-Id": asked.request_id, "Vary": "Accept, Accept-Language"}
         if asked.device_cookie is None:
@@ -238,27 +242,15 @@ class Door:
             headers["Content-Security-Policy"] = self._pages.content_security_policy
             return web.Response(status=status, text=page, content_type="text/html", headers=headers)
         problem = self._pages.refusal_problem(
-            reason, status, request_id, language, message=message, retry_after=retry_after, rule=deny.rule if deny else None
+            reason,
+            status,
+            request_id,
+            language,
+            message=message,
+            retry_after=retry_after,
+            rule=deny.rule if deny else None,
         )
         return web.Response(status=status, body=problem, content_type="application/problem+json", headers=headers)
 
     def _language(self, request: web.Request) -> str:
         return pick_language(request.headers.get("Accept-Language"), self._pages.languages)
-
-
-def shown_name(file: FileEntry) -> str:
-    """The name that a buyer sees for a file."""
-    return file_name(file.name or file.identity.rsplit("/", 1)[-1])
-
-
-def origin_reason(error: Exception) -> Reason:
-    """Why the origin did not give the file, before the first byte."""
-    match error:
-        case FileMissing():
-            return Reason.FILE_MISSING
-        case OriginTimeout():
-            return Reason.ORIGIN_TIMEOUT
-        case OriginChanged():
-            return Reason.ORIGIN_CHANGED
-        case _:
-            return Reason.ORIGIN_DOWN

@@ -72,7 +72,7 @@ class Pages:
         """The languages there are texts for, to choose from with problem.pick_language."""
         return tuple(self._texts)
 
-    def refusal_html(  # noqa: PLR0913
+    def refusal_html(
         self,
         reason: str,
         status: int,
@@ -96,7 +96,7 @@ class Pages:
             reason=reason,
         )
 
-    def refusal_problem(  # noqa: PLR0913
+    def refusal_problem(
         self,
         reason: str,
         status: int,

@@ -51,6 +51,9 @@ class Running:
         path.write_bytes(data)
         return data
 
+    def replace(self, name: str, data: bytes) -> None:
+        (self.folder / name).write_bytes(data)
+
     def token(self, *files: str, downloads: int | None = None, **changes: object) -> str:
         claims: dict[str, object] = {
             "issuer": "shop.example.com",

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from pathlib import Path
 
 import pytest
-from aiohttp import ClientPayloadError
+from aiohttp import ClientPayloadError, StreamReader
 
 SIZE = 300_000
 LARGE = 8 * 1024 * 1024
@@ -21,6 +20,11 @@ def by(address: str, agent: str = "agent") -> dict[str, str]:
 async def get(gateway, token: str, headers: dict[str, str], number: int = 1) -> tuple[int, bytes]:
     async with gateway.client.get(f"{gateway.base}/d/{token}/{number}", headers=headers) as response:
         return response.status, await response.read()
+
+
+async def drain(content: StreamReader, into: bytearray) -> None:
+    async for chunk in content.iter_any():
+        into += chunk
 
 
 async def test_a_double_click_is_one_download_and_a_fourth_copy_another(gateway) -> None:
@@ -145,8 +149,7 @@ async def test_past_its_budget_a_repeat_is_cut_visibly(gateway) -> None:
     async with gateway.client.get(f"{gateway.base}/d/{token}", headers=headers) as response:
         assert response.status == 200
         with pytest.raises(ClientPayloadError):
-            async for chunk in response.content.iter_any():
-                got += chunk
+            await drain(response.content, got)
     assert size // 32 <= len(got) < size // 2
     assert data.startswith(bytes(got))
     events = await gateway.settled()
@@ -186,7 +189,7 @@ async def test_the_object_is_replaced_between_stat_and_open(gateway) -> None:
     await get(gateway, token, by("203.0.113.7") | {"Range": "bytes=0-9"})
     await gateway.settled()
     new = b"new" * 100_000
-    Path(gateway.folder / "a.bin").write_bytes(new)
+    gateway.replace("a.bin", new)
     status, body = await get(gateway, token, by("203.0.113.7"))
     assert (status, body) == (200, new)
     assert await gateway.used() == 1

@@ -45,7 +45,7 @@ def test_denied(changes: dict[str, object], reason: Reason) -> None:
 def test_allowed_with_its_charge(changes: dict[str, object], downloads: int | None) -> None:
     claims = replace(CLAIMS, limits=Limits(downloads=downloads), **changes)
     charge = Charge("count", downloads, Reason.LIMIT_DOWNLOADS)
-    assert decide(claims, FILE, REQUEST) == Allow((charge,), claims.expires_at)
+    assert decide(claims, FILE, REQUEST) == Allow("a.bin", (charge,), claims.expires_at)
 
 
 def test_external_files_and_views_are_refused() -> None:
