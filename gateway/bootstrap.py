@@ -53,9 +53,11 @@ async def hold_embedded_redis(settings: Settings) -> AsyncIterator[str]:
         yield url
         return
     server = EmbeddedRedis(Path(url.removeprefix("embedded://")))
+    starting = asyncio.ensure_future(asyncio.to_thread(server.start))
     try:
-        yield await asyncio.to_thread(server.start)
+        yield await asyncio.shield(starting)
     finally:
+        await asyncio.wait([starting])  # a thread cannot be cancelled, and what it started must be stopped
         await asyncio.to_thread(server.stop)
 
 

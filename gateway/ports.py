@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.policy.counting import CountingRules
-from gateway.policy.model import ByteRange, Charge, Deny, Device, Outcome, Reservation, StoredObject
+from gateway.policy.model import ByteRange, Charge, Claims, Deny, Device, Outcome, Reservation, StoredObject
 
 Fields = Mapping[str, str]
 
@@ -138,6 +138,13 @@ class EventLog(Protocol):
 
     async def trim(self, shard: int, keep_seconds: int) -> int:
         """Drop events older than `keep_seconds` that every group has read; returns how many. Raises LedgerDown."""
+
+
+class LinkRegistry(Protocol):
+    """The links that were made here, without their tokens."""
+
+    async def add(self, claims: Claims, created_ms: int) -> None:
+        """Store a link; again does no harm. Raises LedgerDown."""
 
 
 class Inspectable(Protocol):

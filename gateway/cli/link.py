@@ -16,14 +16,14 @@ from gateway.cli.options import WithNames, config_option, duration, json_option,
 from gateway.cli.output import print_json, print_line, utc, with_tools
 from gateway.errors import GatewayError
 from gateway.policy.claims import write_claims
-from gateway.policy.events import new_event
 from gateway.policy.limits import ENFORCED_LIMITS, unenforced
 from gateway.policy.links import Link, state
 from gateway.policy.model import Claims, Deny, FileEntry, Limits, Network
 from gateway.policy.shards import shard_of
-from gateway.policy.tokens import encode, parse
+from gateway.policy.tokens import parse
 from gateway.policy.units import format_duration, format_rate
-from gateway.services.identifiers import new_id, now_ms
+from gateway.services.identifiers import now_ms
+from gateway.services.linking import issue
 
 if TYPE_CHECKING:
     from gateway.bootstrap import Tools
@@ -97,7 +97,10 @@ def create(  # noqa: PLR0913, PLR0917  # one parameter per option
             ip=allowed,
             limits=granted,
         )
-        return await _created(settings, tools, claims, now), claims
+        token = await issue(
+            claims, now, keys=tools.keys, links=tools.links, events=tools.events, shards=settings.shards
+        )
+        return f"{settings.base_url}/l/{token}", claims
 
     address, claims = with_tools(config, work)
     if as_json:
@@ -230,21 +233,6 @@ def _named(keys: tuple[str, ...], names: tuple[str, ...]) -> tuple[FileEntry, ..
             raise click.UsageError(f"the file {keys[int(number) - 1]} has two names; give it one --name")
         by_number[int(number)] = name
     return tuple(FileEntry(key, name=by_number.get(number)) for number, key in enumerate(keys, 1))
-
-
-async def _created(settings: Settings, tools: Tools, claims: Claims, now: int) -> str:
-    key = tools.keys.signing
-    if key is None:
-        raise GatewayError("keys: no key has use: sign, so no link can be made here; add one (gateway keys new)")
-    try:
-        token = encode(claims, key)
-    except ValueError as error:
-        raise GatewayError(f"no link was made: {error}") from None
-    fields = {"token.id": claims.token_id, "order.id": claims.order_id, "customer.id": claims.customer_id}
-    event = new_event("link.created", new_id(), now, fields)
-    await tools.links.add(claims, now)
-    await tools.events.append(shard_of(claims.shard_key, settings.shards), event)
-    return f"{settings.base_url}/l/{token}"
 
 
 async def _found(settings: Settings, tools: Tools, id_or_link: str) -> Link:

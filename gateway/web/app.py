@@ -15,13 +15,11 @@ from gateway.web.metrics import BYTES_DELIVERED, DOWNLOADS, REDIS_UP
 from gateway.web.status import WorkerStatus
 
 DOOR = web.AppKey("door", Door)
-_WAITING = "redis: not asked yet"
 
 
 async def build_app(settings: Settings, status: WorkerStatus) -> web.Application:
     """The application; it starts and ends its services with itself. Raises SettingsError when it is started."""
     app = web.Application()
-    status.missing.add(_WAITING)
 
     async def services(app: web.Application) -> AsyncIterator[None]:
         def on_ledger(wrong: str) -> None:
