@@ -1,0 +1,59 @@
+# Everything a person does here; `make` lists it. Needs Python >= 3.11 with pip, and make. Nothing is installed outside $(VENV).
+# PYTHON=… picks the interpreter, VENV=… the environment, ARGS=… goes to pytest (make test ARGS="-k ranges").
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/sh
+
+VENV ?= .venv
+bin := $(VENV)/bin
+new_enough := import sys, venv; sys.exit(sys.version_info < (3, 11))
+# Each candidate is run, not looked up: a version manager leaves names on PATH behind which there is nothing.
+PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3 python,$(shell $(name) -c '$(new_enough)' 2>/dev/null && echo $(name))))
+
+.PHONY: help setup demo test check bench lock clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.installed-demo ## create .venv with .venv/bin/gateway
+
+demo: $(VENV)/.installed-demo ## the whole gateway on this machine, with sample files and ready-made links
+	$(bin)/gateway demo
+
+test: $(VENV)/.installed-dev ## every test
+	$(bin)/python -m pytest -n 2 $(ARGS)
+
+check: $(VENV)/.installed-dev ## lint, format, types, layers
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+	$(bin)/lint-imports --no-cache
+
+bench: $(VENV)/.installed-dev ## compare with nginx and HAProxy on this machine
+	$(bin)/python tests/bench/run.py
+
+lock: ## pin the newest allowed dependencies again (needs uv)
+	$(LOCK) --upgrade --extra demo --extra dev -o requirements/dev.txt
+	$(LOCK) --extra demo -c requirements/dev.txt -o requirements/demo.txt
+	$(LOCK) -c requirements/dev.txt -o requirements/runtime.txt
+
+LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url pyproject.toml requirements/build.in
+
+clean: ## remove the environment and every cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# Without pip inside, the environment needs no ensurepip, which Debian keeps in a package of its own; nothing is compiled
+# before it is imported, which halves the time.
+$(bin)/python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer runs here: install one, or name it: make PYTHON=/path/to/python3.13 setup" >&2; exit 1; }
+	@"$(PYTHON)" -c '$(new_enough)' || { echo "$(PYTHON) is not Python 3.11 or newer with the venv module" >&2; exit 1; }
+	@"$(PYTHON)" -m pip --version >/dev/null || { echo "$(PYTHON) has no pip: install it (Debian: apt-get install python3-pip)" >&2; exit 1; }
+	"$(PYTHON)" -m venv --clear --without-pip $(VENV)
+	@echo "$(PYTHON)" >$(VENV)/.made-with
+
+$(VENV)/.installed-%: requirements/%.txt pyproject.toml $(bin)/python
+	@echo "Installing requirements/$*.txt into $(VENV)"
+	@pip="$$(cat $(VENV)/.made-with) -m pip --python $(bin)/python install --quiet --no-compile --disable-pip-version-check"; \
+	$$pip --require-hashes -r $< && $$pip --no-deps --no-build-isolation --editable .
+	@touch $@
