@@ -14,6 +14,7 @@ from collections.abc import Callable
 from gateway.errors import LedgerDown, SettingsError
 from gateway.policy.events import VERSION, rfc3339
 from gateway.ports import EventLog, Ledger
+from gateway.services.faults import describe
 from gateway.services.identifiers import new_id, now_ms
 
 log = logging.getLogger(__name__)
@@ -71,8 +72,8 @@ class Housekeeping:
             except SettingsError as error:
                 log.critical("refusing every request: %s", error)
                 self._down(str(error))
-            except Exception:
-                log.exception("housekeeping failed")
+            except Exception as error:  # noqa: BLE001  this loop must outlive whatever goes wrong in it
+                log.error("housekeeping failed: %s", describe(error))
 
     async def _look(self) -> None:
         try:

@@ -21,7 +21,7 @@ from typing import cast
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from gateway.web.faults import describe
+from gateway.services.faults import describe
 from gateway.web.listener import BACKLOG
 from gateway.web.metrics import CONNECTIONS_CUT
 
@@ -177,7 +177,9 @@ class GuardedHandler(RequestHandler):
             self.cut("broken_answer")
             raise ConnectionError("the response had begun")
         response = web.Response(
-            status=status, text=f"{status} {HTTPStatus(status).phrase}\n", headers={"Cache-Control": "no-store"}
+            status=status,
+            text=f"{status} {HTTPStatus(status).phrase}\n",
+            headers={"Server": "download-gateway", "Cache-Control": "no-store"},
         )
         response.force_close()
         return response

@@ -19,12 +19,12 @@ from gateway.policy.reasons import Reason
 from gateway.ports import Ledger, ObjectStore
 from gateway.services.broken import reason_of
 from gateway.services.delivery import Cut, Delivery
+from gateway.services.faults import describe
 from gateway.services.gatekeeper import Admitted, Gatekeeper, Refused
 from gateway.services.identifiers import new_id
 from gateway.services.settlement import Settlement
 from gateway.transfer.choose import open_channel
 from gateway.web.addresses import FileAddress, LinkAddress, file_path, parse_path
-from gateway.web.faults import describe
 from gateway.web.intake import DEVICE_COOKIE, DEVICE_COOKIE_AGE, new_device_cookie, read_request
 from gateway.web.metrics import REFUSALS, REQUESTS, STAGE_SECONDS
 from gateway.web.pages import LinkFile, Pages

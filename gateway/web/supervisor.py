@@ -16,8 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from gateway.errors import GatewayError
+from gateway.services.faults import describe, log_loop_fault
 from gateway.web.connections import ConnectionLimits, Front
-from gateway.web.faults import describe, log_loop_fault
 from gateway.web.listener import address_text, close_all
 from gateway.web.management import build_management
 from gateway.web.metrics import FOLDER_VARIABLE, SLOT_VARIABLE, SupervisorMetrics, metrics_folder

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field, replace
 
 from aiohttp import web
 
+from gateway.services.faults import describe, log_loop_fault
 from gateway.web.connections import ConnectionLimits, Front, connections_within, raise_descriptor_limit
-from gateway.web.faults import describe, log_loop_fault
 from gateway.web.metrics import CONNECTIONS, FOLDER_VARIABLE, INFLIGHT, LOOP_LAG
 from gateway.web.status import Report, WorkerStatus
 

@@ -1,4 +1,4 @@
-"""A fake S3 origin: one object over a raw socket, honest but for its fault. No real store misbehaves on demand."""
+"""A fake S3 origin: one object over a raw socket, honest but for its fault. No real store misbehaves on demand.
 
 Loaded by path (see test_s3_faults.py): tests are no package.
 """

@@ -15,7 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from gateway.errors import SettingsError
-from gateway.web.faults import describe
+from gateway.services.faults import describe
 from gateway.web.listener import close_all, open_sockets, tls_context
 from gateway.web.management import build_management
 from gateway.web.metrics import FOLDER_VARIABLE, REGISTRY, SLOT_VARIABLE, SupervisorMetrics, metrics_folder

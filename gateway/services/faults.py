@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from gateway.errors import GatewayError
 
-LOG = logging.getLogger("gateway.web")
+LOG = logging.getLogger(__name__)
 _PLACES = 4
 
 
