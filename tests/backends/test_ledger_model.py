@@ -6,11 +6,11 @@ The model is written from the words of docs/architecture.md ("What counts as a d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gateway.backends.redis_client import Wire, connect
@@ -219,8 +219,57 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
+D = Device(cookie="c1", network="n1", user_agent="a1")
+OTHER_NETWORK = Device(cookie=None, network="n2", user_agent="a1")
+WHOLE = ("request", D, 0.0, 1.0, False)
+TAIL = ("request", D, 0.95, 1.0, False)
+TRAPS = {
+    "a complete transfer takes no tail after repeat_window": [WHOLE, ("settle", 0, 1.0), ("advance", 61_000), TAIL],
+    "but does before": [WHOLE, ("settle", 0, 1.0), ("advance", 30_000), TAIL],
+    "an overlap is not completeness": [
+        WHOLE,
+        ("settle", 0, 0.9),
+        ("request", D, 0.0, 0.1, False),
+        ("settle", 0, 1.0),
+        ("advance", 61_000),
+        TAIL,
+    ],
+    "a third repeat is another download": [step for _ in range(4) for step in (WHOLE, ("settle", 0, 1.0))],
+    "repeats all in flight": [WHOLE] * 5,
+    "a refund is charged again": [WHOLE, ("settle", 0, 0.0), WHOLE, ("settle", 0, 1.0)],
+    "eight refunds": [step for _ in range(10) for step in (WHOLE, ("settle", 0, 0.0), ("advance", 3_700_000))],
+    "a resume after expiry": [WHOLE, ("settle", 0, 0.5), ("advance", 61_000), ("request", D, 0.5, 1.0, False)],
+    "the user agent resumes but does not begin": [
+        WHOLE,
+        ("settle", 0, 0.5),
+        ("request", OTHER_NETWORK, 0.5, 1.0, False),
+        ("request", OTHER_NETWORK, 0.0, 1.0, False),
+    ],
+    "past the resume window": [WHOLE, ("settle", 0, 0.5), ("advance", 3_700_000), ("request", D, 0.5, 1.0, False)],
+    "a stalled reader stays joinable": [WHOLE, ("advance", 3_700_000), ("request", D, 0.5, 0.1, False)],
+    "past its budget a renewal opens the next": [
+        ("request", D, 0.0, 0.9, False),
+        *[("renew", 0, 1.0)] * 32,
+        ("settle", 0, 1.0),
+        ("advance", 61_000),
+        WHOLE,
+        *[("renew", 0, 1.0)] * 32,
+    ],
+    "33 requests at once": [WHOLE] + [("request", D, 0.5, 0.0, False)] * 33,
+}
+
+
+def with_traps(test: Callable[..., None]) -> Callable[..., None]:
+    for steps in TRAPS.values():
+        for size in (1000, 300_000, 80 * MIB):
+            for limit, life in ((1, 60), (1, 10**6), (2, 10**6)):
+                test = example(size=size, limit=limit, life=life, steps=steps)(test)
+    return test
+
+
+@with_traps
 @given(size=SIZES, limit=st.sampled_from([None, 0, 1, 2, 5]), life=st.sampled_from([60, 4000, 10**6]), steps=STEPS)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_scripts_agree_with_the_model(
     redis_url: str, loop: asyncio.AbstractEventLoop, size: int, limit: int | None, life: int, steps: list[tuple]
 ) -> None:
