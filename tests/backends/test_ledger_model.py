@@ -6,6 +6,7 @@ The model is written from the words of docs/architecture.md ("What counts as a d
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gateway.backends.redis_client import Wire, connect
+from gateway.backends.redis_client import Script, Wire, connect
 from gateway.backends.redis_ledger import RedisLedger
 from gateway.errors import ReservationGone
 from gateway.policy.counting import MIB, CountingRules
@@ -276,11 +277,62 @@ def test_scripts_agree_with_the_model(
     loop.run_until_complete(_play(redis_url, size, limit, life, steps))
 
 
-async def _play(redis_url: str, size: int, limit: int | None, life: int, steps: list[tuple]) -> None:
+MUTANTS = {
+    "completeness forgotten": ("if not early and is_complete(transfer) then return nil end", ""),
+    "completeness as a sum": ("return #transfer.spans == 2 and", "return transfer.acked >= transfer.size or"),
+    "windows in flight forgotten": (
+        "local taken = transfer.acked + transfer.inflight",
+        "local taken = transfer.acked",
+    ),
+    "any number of requests": ("if transfer.live >= REQUESTS_PER_TRANSFER then return nil end", ""),
+    "a user agent begins": ("or ask.start > 0 then", "or true then"),
+    "expiry refuses joins": ("local counted = 0\nif not transfer", "if ask.expires <= now then transfer = nil end\n%s"),
+    "refunds without end": ("< ask.refunds_max then", "< 1000000 then"),
+    "a refund is not charged again": ("    apply_charges(transfer)\n", "    transfer.charged = 1\n"),
+    "a replayed renewal is granted more": (
+        "local more = wanted - request.granted",
+        "local more = wanted - request.acked",
+    ),
+    "the last closing wins": ("if not request then return 0 end", "if not request then return 1 end"),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_model_catches_each_mutant(redis_url: str, loop: asyncio.AbstractEventLoop, name: str) -> None:
+    old, new = MUTANTS[name]
+    new = new.replace("%s", old)
+    caught = 0
+    for steps in TRAPS.values():
+        for size, life in ((300_000, 60), (300_000, 10**6), (80 * MIB, 10**6)):
+            try:
+                loop.run_until_complete(_play(redis_url, size, 1, life, steps, mutation=(old, new)))
+            except (AssertionError, ReservationGone, KeyError):
+                caught += 1
+    assert caught
+
+
+def _mutate(ledger: RedisLedger, old: str, new: str) -> None:
+    scripts = [value for value in vars(ledger).values() if isinstance(value, Script)]
+    assert any(old in script.text for script in scripts), "the mutated text is no longer in any script"
+    for script in scripts:
+        script.text = script.text.replace(old, new)
+        script.sha = hashlib.sha1(script.text.encode(), usedforsecurity=False).hexdigest()
+
+
+async def _play(
+    redis_url: str,
+    size: int,
+    limit: int | None,
+    life: int,
+    steps: list[tuple],
+    mutation: tuple[str, str] | None = None,
+) -> None:
     wire = Wire(connect(redis_url))
     try:
         await wire.execute("FLUSHDB")
         ledger = RedisLedger(wire, shards=1, lease_ms=LEASE_MS, keep_ms=10**9, clock=TEST_CLOCK)
+        if mutation is not None:
+            _mutate(ledger, *mutation)
         await Player(wire, ledger, Model(size, limit, EPOCH + life * 1000)).play(steps)
     finally:
         await wire.close()
