@@ -148,6 +148,8 @@ def open_store(settings: Settings) -> ObjectStore:
         region=origin.region,
         access_key=origin.access_key.get_secret_value() if origin.access_key else None,
         secret_key=origin.secret_key.get_secret_value() if origin.secret_key else None,
+        session_token=origin.session_token.get_secret_value() if origin.session_token else None,
+        addressing=origin.addressing,
         wire=S3Wire(connect_timeout=origin.connect_timeout, read_timeout=origin.read_timeout),
     )
 

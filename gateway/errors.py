@@ -19,6 +19,10 @@ class LedgerDown(GatewayError):
     """Redis cannot be asked, or did not answer in time: nothing was granted by this call, as far as we know."""
 
 
+class LedgerFault(LedgerDown):
+    """Redis is well but could not run this one command: its keys hold something that is not ours or not readable."""
+
+
 class ReservationGone(GatewayError):
     """The ledger no longer knows this reservation as open: it was closed by the reaper or lost by Redis."""
 

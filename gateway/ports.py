@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.policy.counting import CountingRules
-from gateway.policy.model import ByteRange, Charge, Claims, Deny, Device, Outcome, Reservation, StoredObject
+from gateway.policy.model import ByteRange, Charge, Claims, Deny, Device, Grant, Outcome, Reservation, StoredObject
 
 Fields = Mapping[str, str]
 
@@ -102,10 +102,10 @@ class Ledger(Protocol):
     async def peek(self, ask: ReserveAsk) -> Deny | None:
         """What `reserve` would refuse, for answers without a body; changes nothing but writes download.denied."""
 
-    async def renew(self, reservation: Reservation, acknowledged: int, granted: int) -> int:
+    async def renew(self, reservation: Reservation, acknowledged: int, granted: int) -> Grant:
         """Report bytes acknowledged (absolute), prolong the lease, and ask that `granted` (absolute) may be sent.
 
-        Returns what is granted now; less than asked means: cut. Idempotent. Raises ReservationGone.
+        May grant less than asked; with a reason it grants no more at all: cut. Idempotent. Raises ReservationGone.
         """
 
     async def settle(self, reservation: Reservation, outcome: Outcome) -> bool:

@@ -6,6 +6,7 @@ All mistakes are reported together and nothing starts half-configured. Secrets a
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -37,6 +38,8 @@ from gateway.settings_values import (
 PREFIX = "GATEWAY_"
 NOT_SETTINGS = frozenset({"GATEWAY_CONFIG"})
 """Variables that the command line reads itself."""
+
+log = logging.getLogger(__name__)
 
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}(/[^?#]*)?")
@@ -265,12 +268,24 @@ def _overlay(tree: Node, environ: Mapping[str, str], mistakes: Mistakes) -> Node
             nearest = difflib.get_close_matches(steps[0], Settings.model_fields, 1, 0.8)
             if name not in read and (nearest or len(steps) > 1):
                 mistakes.add(name, key, _unknown(nearest))
+            elif name not in read and (meant := _with_two_underscores(steps[0])):
+                log.warning("%s is no setting and is ignored; did you mean %s?", name, meant)
         elif not environ[name]:
             mistakes.add(name, key, "is empty; give it a value or unset the variable")
         else:
             value = _from_variable(name, environ[name], _field(steps), mistakes)
             tree = tree if value is None else _replaced(tree, steps, value)
     return tree
+
+
+def _with_two_underscores(name: str) -> str | None:
+    """The variable that was meant by `section_setting` with one underscore between the two."""
+    for section, field in Settings.model_fields.items():
+        model = _section(field)
+        rest = name.removeprefix(f"{section}_")
+        if model is not None and rest != name and rest in model.model_fields:
+            return f"{PREFIX}{section}__{rest}".upper()
+    return None
 
 
 def _from_variable(name: str, text: str, field: FieldInfo | None, mistakes: Mistakes) -> Node | None:

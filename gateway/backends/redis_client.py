@@ -17,9 +17,11 @@ from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import AuthenticationError, NoScriptError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from gateway.errors import LedgerDown
+from gateway.errors import LedgerDown, LedgerFault
 
 Client = Redis | RedisCluster
 Reply = Any
@@ -28,6 +30,8 @@ Reply = Any
 TIMEOUT = 1.0
 CONNECTIONS = 32
 FAIL_FAST = 0.25
+_FAULTS = frozenset({"ERR", "WRONGTYPE", "ResponseError"})
+"""Errors of one command or script; every other error reply says that the server cannot serve now."""
 
 
 def connect(url: str, *, timeout: float = TIMEOUT) -> Client:
@@ -98,18 +102,14 @@ class Wire:
     async def execute(self, *command: str | int | float) -> Reply:
         """One command's reply. Raises LedgerDown."""
         reply = await self._send(command)
-        if isinstance(reply, RedisError):
-            raise LedgerDown(f"Redis answered {_kind(reply)}") from None
-        return reply
+        return _good(reply)
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[str | int]) -> Reply:
         """One script's reply. Raises LedgerDown."""
         reply = await self._send(("EVALSHA", script.sha, len(keys), *keys, *args))
         if isinstance(reply, NoScriptError):
             reply = await self._send(("EVAL", script.text, len(keys), *keys, *args))
-        if isinstance(reply, RedisError):
-            raise LedgerDown(f"Redis answered {_kind(reply)}") from None
-        return reply
+        return _good(reply)
 
     async def close(self) -> None:
         """Wait for what is on its way and drop the connections."""
@@ -152,13 +152,15 @@ class Wire:
         try:
             async with asyncio.timeout(self._timeout):
                 replies = await pipeline.execute(raise_on_error=False)
-        except (RedisError, OSError, TimeoutError) as error:
+        except BaseException as error:
+            # Whatever it was: who waits for these replies must not wait for ever.
             self._fail_until = asyncio.get_running_loop().time() + FAIL_FAST
-            await self._drop_idle_connections()
-            down = LedgerDown(f"Redis cannot be asked: {_kind(error)}")
             for _, future in batch:
                 if not future.done():
-                    future.set_exception(down)
+                    future.set_exception(LedgerDown(f"Redis cannot be asked: {_kind(error)}"))
+            await self._drop_idle_connections()
+            if not isinstance(error, Exception):
+                raise
             return
         if any(isinstance(reply, RedisError) and _kind(reply) == "READONLY" for reply in replies):
             await self._drop_idle_connections()
@@ -172,7 +174,24 @@ class Wire:
             await cast(Redis, self.client).connection_pool.disconnect(inuse_connections=False)
 
 
+def _good(reply: Reply) -> Reply:
+    """The reply, unless it is an error. Raises LedgerDown, or LedgerFault where the server itself is well."""
+    if not isinstance(reply, RedisError):
+        return reply
+    kind = _kind(reply)
+    raise (LedgerFault if kind in _FAULTS else LedgerDown)(f"Redis answered {kind}") from None
+
+
 def _kind(error: BaseException) -> str:
-    """An error's name without its text, which may quote our arguments: its Redis error code, else its class."""
-    word = str(error).partition(" ")[0]
+    """What went wrong, without the error's text, which may quote our arguments: in words, else its code or class."""
+    text = str(error)
+    word = text.partition(" ")[0]
+    if isinstance(error, AuthenticationError) or word in ("NOAUTH", "WRONGPASS", "HELLO"):
+        return "it wants another user or password; write redis://user:password@host"
+    if text.startswith("DB index"):
+        return "it has no database of that number"
+    if isinstance(error, TimeoutError | RedisTimeoutError):
+        return "no answer in time"
+    if isinstance(error, RedisConnectionError | OSError):
+        return "no connection"
     return word if word.isupper() and word.isalpha() else type(error).__name__

@@ -11,15 +11,16 @@ import logging
 from collections.abc import Callable, Sequence
 
 from gateway.backends.redis_client import Script, Wire
-from gateway.errors import ReservationGone, SettingsError
+from gateway.errors import LedgerFault, ReservationGone, SettingsError
 from gateway.policy.counting import REFUNDS_MAX, REPEATS_MAX, budget, refund_below, window
-from gateway.policy.model import Deny, Outcome, Reservation
+from gateway.policy.model import Deny, Grant, Outcome, Reservation
 from gateway.policy.reasons import Reason
 from gateway.ports import Fields, ReserveAsk
 
 log = logging.getLogger(__name__)
 
 REAP_BATCH = 100
+POSTPONED_MS = 3_600_000
 
 
 class RedisLedger:
@@ -68,12 +69,12 @@ class RedisLedger:
     async def ping(self) -> None:
         await self._wire.execute("PING")
 
-    async def renew(self, reservation: Reservation, acknowledged: int, granted: int) -> int:
+    async def renew(self, reservation: Reservation, acknowledged: int, granted: int) -> Grant:
         args: list[str | int] = [reservation.request_id, acknowledged, granted, self._lease_ms]
         reply = await self._wire.run(self._renew, reservation.keys, args)
         if reply[0] == "gone":
             raise ReservationGone("the reservation is closed")
-        return int(reply[1])
+        return Grant(int(reply[1]), Reason.named(reply[2]) if reply[2] else None)
 
     async def settle(self, reservation: Reservation, outcome: Outcome) -> bool:
         own = {
@@ -84,7 +85,9 @@ class RedisLedger:
             "reason": outcome.reason,
             "duration.ms": str(outcome.duration_ms),
         }
-        args: list[str | int] = [reservation.request_id, outcome.delivered, "", _flat_json(own)]
+        how = "origin" if outcome.outcome == "origin_failed" else ""
+        status = "" if outcome.status is None else str(outcome.status)
+        args: list[str | int] = [reservation.request_id, outcome.delivered, how, _flat_json(own), status]
         return bool(await self._wire.run(self._settle, reservation.keys, args))
 
     async def reap(self, stamp: Callable[[], Fields]) -> int:
@@ -95,8 +98,13 @@ class RedisLedger:
             for request_id, file, token, opened in zip(*[iter(lapsed)] * 4, strict=True):
                 keys = [file, token, opened, f"{prefix}:request:{request_id}", f"{prefix}:leases", f"{prefix}:events"]
                 own = {**stamp(), "type": "download.lost"}
-                args: list[str | int] = [request_id, -1, "lapsed", _flat_json(own)]
-                closed += int(await self._wire.run(self._settle, keys, args))
+                args: list[str | int] = [request_id, -1, "lapsed", _flat_json(own), ""]
+                try:
+                    closed += int(await self._wire.run(self._settle, keys, args))
+                except LedgerFault as error:
+                    # One unreadable reservation must not hide those behind it.
+                    log.error("request %s cannot be closed, next try in an hour: %s", request_id, error)
+                    await self._wire.execute("ZINCRBY", keys[4], POSTPONED_MS, request_id)
         return closed
 
     async def usage(self, shard: int, token_key: str, identities: Sequence[str]) -> dict[str, int]:

@@ -18,7 +18,7 @@ import botocore.session
 from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials, ReadOnlyCredentials
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 from yarl import URL
 
 from gateway.errors import OriginDown, OriginTimeout, SettingsError
@@ -147,7 +147,7 @@ class Signer:
                 found = await asyncio.to_thread(self._find_credentials)
         except TimeoutError:
             raise OriginTimeout("finding S3 credentials took too long") from None
-        except BotoCoreError as error:
+        except (BotoCoreError, ClientError) as error:
             raise OriginDown(f"no S3 credentials: {type(error).__name__}") from None
         if found is None:
             raise OriginDown("no S3 credentials in the settings, the environment, a profile or the instance's role")

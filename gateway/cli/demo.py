@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 @click.option("--once", is_flag=True, help="Make the tour by itself; exit 0 when all was as it should be, else 1.")
 def demo(port: int, once: bool) -> int:
     """The whole gateway on this machine: sample files, links to try and live events, until Ctrl-C."""
-    click.echo("Setting up sample files, a private Redis and the gateway; this takes some seconds.")
     # That the second worker is a moment later than the first is nothing to tell here.
     logging.getLogger("gateway").setLevel(logging.ERROR)
     try:
@@ -45,6 +44,7 @@ def demo(port: int, once: bool) -> int:
 
 
 async def _perform(port: int, once: bool) -> bool | None:
+    click.echo("Setting up sample files, a private Redis and the gateway; this takes some seconds.")
     from gateway.cli.demo_stage import open_stage, play  # noqa: PLC0415  `--help` needs none of it
 
     task = asyncio.current_task()

@@ -106,13 +106,13 @@ def _commands(stage: Stage) -> Iterator[str]:
     elsewhere, office = _FROM.format("198.51.100.7"), _FROM.format("203.0.113.9")
     for what, command in (
         ("name them", f". {shlex.quote(str(stage.folder / 'links'))}"),
-        ("download", 'curl -LOJ "$BOOK"'),
+        ("download", 'curl -fLOJ "$BOOK"'),
         ("only ask", 'curl -LI "$BOOK"'),
         ("begin", 'curl -r 0-999999 -o tide.wav "$TUNE"'),
         ("and resume", 'curl -C - -o tide.wav "$TUNE"'),
-        ("use one up", 'curl -LOJ "$LAST"'),
+        ("use one up", 'curl -fLOJ "$LAST"'),
         ("be refused", f'curl -L {elsewhere} "$LAST"'),
-        ("as office", f'curl -LOJ {office} "$OFFICE"'),
+        ("as office", f'curl -fLOJ {office} "$OFFICE"'),
         ("metrics", f'curl -H "Authorization: Bearer $TOKEN" {stage.management}/metrics'),
         ("an order", f"{gateway} order show 10001 {config}"),
         ("a link", f'{gateway} link show "$LAST" {config}'),

@@ -81,6 +81,8 @@ def create(  # noqa: PLR0913, PLR0917  # one parameter per option
     if refused := unenforced(granted):
         option, kept = refused[0].replace("_", "-"), ", ".join(f"--{name}" for name in sorted(ENFORCED_LIMITS))
         raise click.ClickException(f"--{option} is not enforced by this release; leave it out, and use {kept}")
+    if account:
+        click.echo("Note: nobody can sign in at this release yet, so the link will answer 401.", err=True)
     entries = _named(files, names)
 
     async def work(settings: Settings, tools: Tools) -> tuple[str, Claims]:

@@ -113,3 +113,4 @@ def _log_to_stderr(who: str) -> None:
         level=logging.INFO,
         format=f"%(asctime)s %(levelname)s {who} %(process)d %(name)s: %(message)s",
     )
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # where it found credentials is no news at each start

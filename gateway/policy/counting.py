@@ -33,4 +33,4 @@ def budget(size: int) -> int:
 
 def refund_below(size: int, free_below: int) -> int:
     """A transfer that ends with fewer acknowledged bytes than this gives its charge back."""
-    return min(free_below, size // 2)
+    return min(free_below, -(-size // 2))

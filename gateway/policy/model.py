@@ -185,10 +185,18 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """The ledger's answer to a renewal: bytes that may be sent in all; with a `reason` no more will be granted."""
+
+    granted: int
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How a request ended: `complete` `client_left` `origin_failed` `cut`; bytes acknowledged by the client's TCP.
 
-    `event_id` and `time` (RFC 3339) are those of the closing event.
+    `event_id` and `time` (RFC 3339) are those of the closing event; `status` is what was sent, if not as planned.
     """
 
     outcome: str
@@ -197,3 +205,4 @@ class Outcome:
     event_id: str
     time: str
     reason: str = ""
+    status: int | None = None

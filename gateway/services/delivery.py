@@ -17,12 +17,12 @@ from gateway.errors import (
     OriginError,
     ReservationGone,
 )
-from gateway.policy.model import ByteRange, Reservation
+from gateway.policy.model import ByteRange, Grant, Reservation
 from gateway.policy.reasons import Reason
 from gateway.ports import Body, Ledger, ObjectStore
 from gateway.services.broken import reason_of
 from gateway.services.gatekeeper import Admitted
-from gateway.services.settlement import Running, Settlement
+from gateway.services.settlement import GONE, Running, Settlement
 from gateway.transfer.channel import Channel
 from gateway.transfer.choose import mover_for
 
@@ -73,6 +73,8 @@ class Delivery:
         self._channel = channel
         self._running.connection = channel
         self._running.cut = channel.abort
+        if self._running.gone:
+            raise Cut(GONE)
         for segment in self._plan.segments:
             if isinstance(segment, ByteRange):
                 await self._send_part(channel, segment)
@@ -82,6 +84,8 @@ class Delivery:
     async def end(self, error: BaseException | None) -> None:
         """Close what is open and hand over to the settlement. `error` is how `open` or `send` ended, None: all sent."""
         outcome, reason = _outcome(error)
+        if self._channel is None and isinstance(error, OriginError | FileMissing):
+            self._running.status = reason_of(error).status
         if self._channel is not None:
             if error is None:
                 self._channel.finish()
@@ -127,19 +131,19 @@ class Delivery:
     async def _renew(self, channel: Channel) -> int:
         running = self._running
         wanted = min(running.granted + running.reservation.window, running.reservation.asked)
-        granted = await self._ask_for(wanted)
-        if granted <= running.granted:
-            raise Cut(Reason.LIMIT_DOWNLOADS.text)
-        running.granted = granted
-        return granted - channel.sent
+        grant = await self._ask_for(wanted)
+        if grant.granted <= running.granted:
+            raise Cut((grant.reason or Reason.LIMIT_DOWNLOADS).text)
+        running.granted = grant.granted
+        return grant.granted - channel.sent
 
-    async def _ask_for(self, wanted: int) -> int:
+    async def _ask_for(self, wanted: int) -> Grant:
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 return await self._ledger.renew(self._running.reservation, self._running.listen(), wanted)
             except ReservationGone:
-                raise Cut("ledger.gone") from None
+                raise Cut(GONE) from None
             except LedgerDown:
                 if time.monotonic() > deadline:
                     raise Cut(Reason.REDIS_DOWN.text) from None

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 TOKENS_CACHED = 4096
 JUNK_EVENTS_PER_SECOND = 10
+TOKEN_EVENTS_PER_SECOND = 50
 RETRY_AFTER = {Reason.REDIS_DOWN: 2, Reason.OVERLOAD: 5, Reason.DRAINING: 2, Reason.LIMIT_CONCURRENT: 10}
 
 
@@ -53,6 +54,10 @@ class Admitted:
     stored: StoredObject
     plan: ResponsePlan
     reservation: Reservation | None
+
+    @property
+    def request_id(self) -> str:
+        return self.request.request_id
 
 
 class Gatekeeper:
@@ -81,7 +86,7 @@ class Gatekeeper:
         self._forsake = forsake
         self._tokens: OrderedDict[str, Claims] = OrderedDict()
         self._tasks: set[asyncio.Task[Reservation | Deny]] = set()
-        self._junk = JunkLimit(JUNK_EVENTS_PER_SECOND)
+        self._flood = FloodLimit()
 
     def agreed(self, device_secret: bytes) -> None:
         """The ledger may be used; before this call every request is refused as redis.down."""
@@ -121,9 +126,9 @@ class Gatekeeper:
             log.warning("request %s was refused: %s", request.request_id, error)
             return await self._refuse(Deny(reason_of(error)), request, claims, file)
 
-    async def admit_again(self, admitted: Admitted) -> Admitted | Refused:
+    async def admit_again(self, request: DownloadRequest) -> Admitted | Refused:
         """Admit once more, under a request id of its own, after the origin said that the object has changed."""
-        return await self.admit(replace(admitted.request, request_id=new_id()), fresh=True)
+        return await self.admit(replace(request, request_id=new_id()), fresh=True)
 
     async def open_link(self, request: DownloadRequest) -> Claims | Refused:
         """The claims for a link page, which counts nothing; a page for an expired link is refused."""
@@ -134,7 +139,10 @@ class Gatekeeper:
             return await self._refuse(claims, request)
         if claims.expires_at <= time.time():
             return await self._refuse(Deny(Reason.TOKEN_EXPIRED), request, claims)
-        if request.method == "GET":
+        decision = decide(claims, claims.files[0], request)
+        if isinstance(decision, Deny):
+            return await self._refuse(decision, request, claims)
+        if request.method == "GET" and self._flood.allows(claims):
             told = describe(request, claims=claims, device=identify(request, self._device_secret))
             await self._log("link.opened", claims, told)
         return claims
@@ -218,7 +226,7 @@ class Gatekeeper:
     async def _refuse(
         self, deny: Deny, request: DownloadRequest, claims: Claims | None = None, file: FileEntry | None = None
     ) -> Refused:
-        if claims is not None or self._junk.allows():
+        if self._flood.allows(claims):
             device = identify(request, self._device_secret)
             told = describe(request, claims=claims, file=file, device=device)
             told |= {"reason": deny.reason.text, "http.response.status_code": str(deny.reason.status)}
@@ -239,17 +247,21 @@ def _refused(deny: Deny, request: DownloadRequest) -> Refused:
     return Refused(replace(deny, retry_after=retry_after), request.request_id)
 
 
-class JunkLimit:
-    """At most `per_second` events for requests without a genuine token, so that noise cannot fill the stream."""
+class FloodLimit:
+    """Bounds the events that no ledger call pays for, so that noise cannot fill Redis: per second and worker, all
+    requests without a genuine token together, and each token by itself. Metrics count them all.
+    """
 
-    def __init__(self, per_second: int) -> None:
-        self._per_second = per_second
+    def __init__(self) -> None:
         self._second = 0
-        self._count = 0
+        self._counts: dict[str, int] = {}
 
-    def allows(self) -> bool:
+    def allows(self, claims: Claims | None) -> bool:
+        """Whether one more event may be written for this token, None: for none."""
         second = int(time.monotonic())
         if second != self._second:
-            self._second, self._count = second, 0
-        self._count += 1
-        return self._count <= self._per_second
+            self._second = second
+            self._counts.clear()
+        key = claims.token_key if claims else ""
+        count = self._counts[key] = self._counts.get(key, 0) + 1
+        return count <= (TOKEN_EVENTS_PER_SECOND if claims else JUNK_EVENTS_PER_SECOND)

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gateway.errors import LedgerDown, ReservationGone
+from gateway.errors import LedgerDown, LedgerFault, ReservationGone
 from gateway.policy.events import rfc3339
 from gateway.policy.model import Outcome, Reservation
 from gateway.ports import Inspectable, Ledger
+from gateway.services.faults import describe
 from gateway.services.identifiers import new_id, now_ms
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,9 @@ SWEEP = 0.02
 SILENCE = 10.0
 """Seconds without a new acknowledgement after which a finished transfer is settled with what it has."""
 RETRY = 0.5
+BATCH = 100
+GONE = "ledger.gone"
+STOP_PATIENCE = SILENCE + 3.0
 
 
 @dataclass(eq=False)
@@ -44,6 +48,10 @@ class Running:
     acknowledged: int = 0
     heard: float = 0.0
     """When the last new acknowledgement was seen."""
+    gone: bool = False
+    """Whether the ledger has said that it no longer knows the reservation."""
+    status: int | None = None
+    """What was answered in place of the planned status, where nothing of the plan was sent."""
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the ledger has closed the reservation."""
 
@@ -91,7 +99,7 @@ class Settlement:
         """Begin renewing and sweeping, on the running loop."""
         self._tasks = [asyncio.create_task(self._renew_leases()), asyncio.create_task(self._sweep())]
 
-    async def stop(self, patience: float = SILENCE) -> None:
+    async def stop(self, patience: float = STOP_PATIENCE) -> None:
         """Settle what is finished, for at most `patience` seconds, then end. What is left the reaper closes."""
         closing = [running.closed.wait() for running in (*self._finished, *self._settling.values())]
         with contextlib.suppress(TimeoutError):
@@ -108,6 +116,8 @@ class Settlement:
     def finish(self, running: Running, outcome: str, reason: str = "") -> None:
         """The response has ended in this way; settle it once the client's acknowledgements are in. Never waits."""
         self._running.discard(running)
+        if running.gone:
+            outcome, reason = "cut", GONE
         running.outcome, running.reason = outcome, reason
         running.ended = time.monotonic()
         self._finished.add(running)
@@ -123,51 +133,76 @@ class Settlement:
                 self._wake.clear()
                 await self._wake.wait()
             for running in list(self._finished):
-                running.listen()
-                if running.nothing_more():
+                if self._is_ready(running):
                     self._finished.discard(running)
                     task = asyncio.create_task(self._settle(running))
                     self._settling[task] = running
                     task.add_done_callback(self._settling.pop)
             await asyncio.sleep(SWEEP)
 
+    @staticmethod
+    def _is_ready(running: Running) -> bool:
+        try:
+            running.listen()
+            return running.nothing_more()
+        except Exception as error:  # noqa: BLE001  one connection that cannot be read must not end the sweep
+            log.error("request %s is settled with what is known: %s", running.reservation.request_id, describe(error))
+            return True
+
     async def _settle(self, running: Running) -> None:
-        delivered = running.listen()
+        outcome = self._outcome_of(running)
+        while True:
+            try:
+                if not await self._ledger.settle(running.reservation, outcome):
+                    log.warning("request %s had been closed before", running.reservation.request_id)
+                break
+            except LedgerFault as error:
+                log.error("request %s cannot be closed: %s", running.reservation.request_id, error)
+                break
+            except LedgerDown:
+                await asyncio.sleep(RETRY)
+        running.closed.set()
+        self._on_settled(running)
+
+    @staticmethod
+    def _outcome_of(running: Running) -> Outcome:
+        delivered = running.acknowledged
+        with contextlib.suppress(Exception):
+            delivered = running.listen()
         if running.connection is not None:
             running.connection.release()
             running.connection = None
         if running.outcome in ("complete", "client_left"):
             running.outcome = "complete" if delivered == running.reservation.asked else "client_left"
-        outcome = Outcome(
+        return Outcome(
             outcome=running.outcome,
             delivered=delivered,
             duration_ms=round((running.ended - running.began) * 1000),
             event_id=new_id(),
             time=rfc3339(now_ms()),
             reason=running.reason,
+            status=running.status,
         )
-        while True:
-            try:
-                if not await self._ledger.settle(running.reservation, outcome):
-                    log.warning("request %s had been closed before", running.reservation.request_id)
-                running.closed.set()
-                self._on_settled(running)
-                return
-            except LedgerDown:
-                await asyncio.sleep(RETRY)
 
     async def _renew_leases(self) -> None:
+        """Renew every lease once a beat, spread over it, so that no batch holds up the requests beside it."""
         while True:
-            await asyncio.sleep(self._beat_every)
             kept = [*self._running, *self._finished]
-            await asyncio.gather(*(self._renew_lease(running) for running in kept))
+            if not kept:
+                await asyncio.sleep(self._beat_every)
+            for at in range(0, len(kept), BATCH):
+                await asyncio.gather(*(self._renew_lease(running) for running in kept[at : at + BATCH]))
+                await asyncio.sleep(self._beat_every / -(-len(kept) // BATCH))
 
     async def _renew_lease(self, running: Running) -> None:
         try:
             await self._ledger.renew(running.reservation, running.listen(), running.granted)
         except LedgerDown:
-            return  # the reaper waits a whole lease after Redis is back, and so will the next beat be in time
+            return  # a reaper waits a whole lease after Redis is back, and the next beat comes before that
         except ReservationGone:
             if running in self._running:
                 log.error("request %s is no longer known to the ledger: cut", running.reservation.request_id)
+                running.gone = True
                 running.cut()
+        except Exception as error:  # noqa: BLE001  one lease that cannot be renewed must not end the others
+            log.error("the lease of request %s: %s", running.reservation.request_id, describe(error))

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
+from aiohttp.typedefs import Handler
 
 from gateway.bootstrap import open_services
+from gateway.errors import FileMissing, OriginError
+from gateway.ports import ObjectStore
 from gateway.services.settlement import Running
 from gateway.settings import Settings
 from gateway.web.door import Door, DoorSettings
 from gateway.web.metrics import BYTES_DELIVERED, DOWNLOADS, REDIS_UP
 from gateway.web.status import WorkerStatus
 
+log = logging.getLogger(__name__)
+
 DOOR = web.AppKey("door", Door)
+PROBE = "download-gateway-probe"
 
 
 async def build_app(settings: Settings, status: WorkerStatus) -> web.Application:
     """The application; it starts and ends its services with itself. Raises SettingsError when it is started."""
-    app = web.Application()
+    app = web.Application(middlewares=[_all_to_the_door])
 
     async def services(app: web.Application) -> AsyncIterator[None]:
         def on_ledger(wrong: str) -> None:
@@ -44,14 +52,46 @@ async def build_app(settings: Settings, status: WorkerStatus) -> web.Application
                 status=status,
             )
             app[DOOR] = door
+            probe = asyncio.create_task(_probe(opened.store, status))
             yield
-
-    async def handle(request: web.Request) -> web.StreamResponse:
-        return await request.app[DOOR].handle(request)
+            probe.cancel()
 
     app.cleanup_ctx.append(services)
-    app.router.add_route("*", "/{path:.*}", handle)
+    app.on_response_prepare.append(_sign)
+    app.router.add_route("*", "/{path:.*}", _handle, expect_handler=_expect)
     return app
+
+
+@web.middleware
+async def _all_to_the_door(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Also what aiohttp's router has no place for, such as `OPTIONS *` and `CONNECT`."""
+    return await request.app[DOOR].handle(request)
+
+
+async def _handle(request: web.Request) -> web.StreamResponse:
+    return await request.app[DOOR].handle(request)
+
+
+async def _expect(request: web.Request) -> None:
+    """RFC 9110 §10.1.1: a client that waits for 100 gets it; what else it expects is ignored."""
+    if request.version >= HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer itself has not begun
+
+
+async def _sign(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "download-gateway"
+
+
+async def _probe(store: ObjectStore, status: WorkerStatus) -> None:
+    """Ask the origin for a key that is not there, so that a wrong setting is seen before the first buyer does."""
+    try:
+        await store.stat(PROBE)
+    except FileMissing:
+        status.origin_ok = True
+    except OriginError as error:
+        status.origin_ok = False
+        log.warning("the origin does not answer as it should: %s", error)
 
 
 def _count(running: Running) -> None:

@@ -34,9 +34,7 @@ log = logging.getLogger(__name__)
 
 NOT_MODIFIED = 304
 REFUSED_FROM = 400
-SERVER = {"Server": "download-gateway"}
 SAFE = {
-    **SERVER,
     "Cache-Control": "private, no-store",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -117,9 +115,11 @@ class Door:
         with STAGE_SECONDS.labels("admit").time():
             admitted = await self._gatekeeper.admit(asked)
         answered = await self._deliver(request, admitted)
-        if answered is None and isinstance(admitted, Admitted):
-            answered = await self._deliver(request, await self._gatekeeper.admit_again(admitted))
-        return answered or self._refusal(request, asked.request_id, Deny(Reason.ORIGIN_CHANGED))
+        if answered is not None:
+            return answered
+        admitted = await self._gatekeeper.admit_again(asked)
+        answered = await self._deliver(request, admitted)
+        return answered or self._refusal(request, admitted.request_id, Deny(Reason.ORIGIN_CHANGED))
 
     async def _deliver(self, request: web.Request, admitted: Admitted | Refused) -> web.StreamResponse | None:
         """The answer; None where the object turned out to have changed before anything of the answer was sent."""
@@ -140,8 +140,8 @@ class Door:
                 await delivery.closed()
                 return None
             if isinstance(error, OriginError | FileMissing):
-                log.warning("request %s was refused: %s", admitted.request.request_id, error)
-                return self._refusal(request, admitted.request.request_id, Deny(reason_of(error)))
+                log.warning("request %s was refused: %s", admitted.request_id, error)
+                return self._refusal(request, admitted.request_id, Deny(reason_of(error)))
             raise
         return await self._send(request, admitted, delivery)
 
@@ -154,9 +154,11 @@ class Door:
         except (ClientGone, OriginError, FileMissing, Cut) as error:
             ended = error
             if not isinstance(error, ClientGone):
-                log.warning("request %s was aborted: %s", admitted.request.request_id, error)
+                log.warning("request %s was aborted: %s", admitted.request_id, error)
         except BaseException as error:
-            ended = error
+            # Our own stop cancels like a client that leaves, but then the connection is still there.
+            stopped = self._status.draining and request.transport is not None
+            ended = Cut(Reason.DRAINING.text) if stopped else error
             raise
         finally:
             await self._end(delivery, ended)
@@ -176,7 +178,7 @@ class Door:
         return response
 
     def _headers(self, admitted: Admitted) -> dict[str, str]:
-        headers = {**SERVER, **admitted.plan.headers, "X-Request-Id": admitted.request.request_id}
+        headers = {**admitted.plan.headers, "X-Request-Id": admitted.request_id}
         if admitted.request.device_cookie is None:
             headers["Set-Cookie"] = self._device_cookie()
         return headers
@@ -209,7 +211,8 @@ class Door:
             return web.Response(status=303, headers={**headers, "Location": files[0].href})
         listed = [{"number": n, "name": file.name, "href": file.href} for n, file in enumerate(files, 1)]
         body = {"files": listed, "expires_at": claims.expires_at}
-        return web.Response(text=json.dumps(body), content_type="application/json", headers=headers)
+        headers["Content-Disposition"] = 'inline; filename="files.json"'
+        return web.Response(text=json.dumps(body) + "\n", content_type="application/json", headers=headers)
 
     def _refusal(
         self,
@@ -234,10 +237,11 @@ class Door:
         headers = {**SAFE, "X-Request-Id": request_id, "Vary": "Accept, Accept-Language", **more}
         language = self._language(request)
         retry_after = deny.retry_after if deny else None
-        message = deny.message if deny else None
+        # Only a rule's message is the shop's own words; what is wrong with a token is told to programs alone.
+        from_shop = deny.message if deny and deny.reason is Reason.RULE_DENIED else None
         if wants_html(request.headers.get("Accept")):
             page = self._pages.refusal_html(
-                reason, status, request_id, language, message=message, retry_after=retry_after
+                reason, status, request_id, language, message=from_shop, retry_after=retry_after
             )
             headers["Content-Security-Policy"] = self._pages.content_security_policy
             return web.Response(status=status, text=page, content_type="text/html", headers=headers)
@@ -246,10 +250,11 @@ class Door:
             status,
             request_id,
             language,
-            message=message,
+            message=deny.message if deny else None,
             retry_after=retry_after,
             rule=deny.rule if deny else None,
         )
+        headers["Content-Disposition"] = 'inline; filename="refused.json"'
         return web.Response(status=status, body=problem, content_type="application/problem+json", headers=headers)
 
     def _language(self, request: web.Request) -> str:

@@ -53,6 +53,7 @@ def _guard(token: str | None) -> Middleware:
                 return refusal
         response = await handler(request)
         response.headers.setdefault("Cache-Control", "no-store")
+        response.headers.setdefault("Server", "download-gateway")
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
         return response
 

@@ -245,7 +245,7 @@ class Supervisor:
             slot.report, slot.reported_at = report, loop.time()
             slot.served = slot.served or report.serving
             self._served = self._served or report.serving
-            if report.ready:
+            if report.serving:
                 self._announce()
 
     def _log_readiness(self, slot: _Slot, report: Report) -> None:

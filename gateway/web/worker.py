@@ -120,7 +120,11 @@ class _Worker:
         if self._front is None:
             return 0
         self._front.stop_accepting()
+        if self._status.downloads:
+            LOG.info("stopping: %d downloads may finish, for %.0f s", self._status.downloads, self._options.drain)
         await self._drained(self._front)
+        if self._status.downloads:
+            LOG.warning("%d downloads are cut; their buyers can resume them", self._status.downloads)
         self._status.serving = False
         await self._front.finish(0.0 if self._hurry.is_set() else FLUSH)
         cleaning = asyncio.create_task(self._front.cleanup())

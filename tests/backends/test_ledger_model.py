@@ -69,7 +69,6 @@ class ModelRequest:
     granted: int = 0
     acked: int = 0
     lease_until: int = 0
-    net_counted: int = 0
 
 
 class Model:
@@ -85,17 +84,26 @@ class Model:
     def _window(self, asked: int) -> int:
         return min(asked, max(MIB, (self.size + 31) // 32))
 
-    def _same_device(self, transfer: ModelTransfer, request: ModelRequest) -> int | None:
+    def _same_device(self, transfer: ModelTransfer, request: ModelRequest, start: int) -> int | None:
         mine, theirs = request.device, transfer.device
         if mine.cookie and mine.cookie == theirs.cookie:
             return 0
         if mine.network == theirs.network:
             return 1
-        if request.start > 0 and mine.user_agent and mine.user_agent == theirs.user_agent:
+        if start > 0 and mine.user_agent and mine.user_agent == theirs.user_agent:
             return 2
         return None
 
-    def _joinable(self, transfer: ModelTransfer, request: ModelRequest) -> int | None:
+    def _room(self, transfer: ModelTransfer, start: int, want: int, extra: int = 0) -> int:
+        """Bytes that may be granted of `want`: all, or for a resume what is left, 64 KiB at least; else 0."""
+        left = transfer.allowance() + extra - transfer.delivered() - transfer.inflight()
+        if want <= left:
+            return want
+        return left if start > 0 and left >= 65_536 else 0
+
+    def _joinable(
+        self, transfer: ModelTransfer, request: ModelRequest, full: bool, start: int, window: int
+    ) -> tuple[int, int] | None:
         if len(transfer.requests) >= 32:
             return None
         if not transfer.requests and self.now > transfer.last + RULES.resume_window * 1000:
@@ -104,24 +112,31 @@ class Model:
         if transfer.complete() and not early:
             return None
         taken = transfer.delivered() + transfer.inflight()
-        repeat = int(request.full and early and taken > 0 and transfer.repeats < 2)
-        fits = taken + request.window <= transfer.allowance() + repeat * self.size
-        return repeat if fits else None
+        repeat = int(full and early and taken > 0 and transfer.repeats < 2)
+        granted = self._room(transfer, start, window, repeat * self.size)
+        return (granted, repeat) if granted else None
+
+    def _find(
+        self, request: ModelRequest, full: bool, start: int, window: int
+    ) -> tuple[ModelTransfer, int, int] | None:
+        """The best open transfer to join, the window it grants and the repeat it costs."""
+        found = []
+        for order, transfer in enumerate(reversed(self.transfers)):
+            nearness = self._same_device(transfer, request, start)
+            joins = self._joinable(transfer, request, full, start, window)
+            if nearness is not None and joins is not None:
+                found.append((not transfer.charged, nearness, order, transfer, *joins))
+        return min(found, key=lambda row: row[:3])[3:] if found else None
 
     def _spent(self) -> bool:
         return self.limit is not None and self.used >= self.limit
 
     def reserve(self, request: ModelRequest) -> str | int:
         request.window = self._window(request.asked)
-        found = []
-        for order, transfer in enumerate(reversed(self.transfers)):
-            nearness = self._same_device(transfer, request)
-            repeat = self._joinable(transfer, request)
-            if nearness is not None and repeat is not None:
-                found.append((not transfer.charged, nearness, order, transfer, repeat))
-        counted = 0
+        found = self._find(request, request.full, request.start, request.window)
+        counted, granted = 0, request.window
         if found:
-            _, _, _, transfer, repeat = min(found, key=lambda row: row[:3])
+            transfer, granted, repeat = found
             if not transfer.charged:
                 if self._spent():
                     return "limit.downloads"
@@ -137,7 +152,7 @@ class Model:
             transfer = self._open(request)
             counted = 1
         request.transfer = transfer
-        request.granted = request.window
+        request.granted = granted
         request.lease_until = self.now + LEASE_MS
         transfer.requests.append(request)
         return counted
@@ -169,28 +184,38 @@ class Model:
         more = min(wanted, request.asked) - request.granted
         if more <= 0:
             return request.granted
-        if transfer.delivered() + transfer.inflight() + more > transfer.allowance():
-            if self._spent() or self.expires <= self.now:
-                return request.granted
+        granted = self._room(transfer, request.start, more)
+        if not granted:
             transfer.requests.remove(request)
-            request.transfer = self._open(request)
+            found = self._find(request, False, 0, request.granted - request.acked + more)
+            if found and found[0].charged:
+                request.transfer = found[0]
+            elif self._spent() or (not found and self.expires <= self.now):
+                transfer.requests.append(request)
+                return request.granted
+            elif found:
+                request.transfer = found[0]
+                request.transfer.charged = True
+                self.used += 1
+            else:
+                request.transfer = self._open(request)
             request.transfer.requests.append(request)
-            request.net_counted += 1
-        request.granted += more
+            granted = more
+        request.granted += granted
         return request.granted
 
-    def settle(self, request: ModelRequest, acked: int | None) -> None:
+    def settle(self, request: ModelRequest, acked: int | None, origin_failed: bool = False) -> None:
         if acked is not None:
             self._credit(request, acked)
         transfer = request.transfer
         assert transfer is not None
         transfer.requests.remove(request)
-        small = min(RULES.free_below, self.size // 2)
-        if not transfer.requests and transfer.charged and transfer.delivered() < small and self.refunds < 8:
+        small = transfer.delivered() < min(RULES.free_below, self.size / 2)
+        free = origin_failed and transfer.delivered() == 0
+        if not transfer.requests and transfer.charged and (free or (small and self.refunds < 8)):
             transfer.charged = False
             self.used -= 1
-            self.refunds += 1
-            request.net_counted -= 1
+            self.refunds += not free
 
 
 SIZES = st.sampled_from([1, 1000, 300_000, 3 * MIB, 80 * MIB])
@@ -207,6 +232,7 @@ STEPS = st.lists(
         st.tuples(st.just("renew"), st.integers(0, 9), FRACTION),
         st.tuples(st.just("settle"), st.integers(0, 9), FRACTION),
         st.tuples(st.just("advance"), st.sampled_from([500, 9_000, 30_000, 61_000, 1_800_000, 3_700_000])),
+        st.tuples(st.just("fail"), st.integers(0, 9)),
         st.tuples(st.just("reap")),
     ),
     max_size=40,
@@ -256,6 +282,18 @@ TRAPS = {
         WHOLE,
         *[("renew", 0, 1.0)] * 32,
     ],
+    "a failed origin costs nothing, however often": [step for _ in range(12) for step in (WHOLE, ("fail", 0))],
+    "two devices of one network, one budget after the other": [
+        WHOLE,
+        ("advance", 61_000),
+        ("request", Device(cookie="c2", network="n1", user_agent="a1"), 0.0, 1.0, False),
+        *[step for _ in range(32) for step in (("renew", 0, 1.0), ("renew", 1, 1.0))],
+    ],
+    "sixteen open-ended ranges": [
+        WHOLE,
+        *[("request", D, n / 16, 1.0, False) for n in range(1, 16)],
+        *[("settle", 0, 0.06)] * 15,
+    ],
     "33 requests at once": [WHOLE] + [("request", D, 0.5, 0.0, False)] * 33,
 }
 
@@ -280,18 +318,21 @@ def test_scripts_agree_with_the_model(
 MUTANTS = {
     "completeness forgotten": ("if not early and is_complete(transfer) then return nil end", ""),
     "completeness as a sum": ("return #transfer.spans == 2 and", "return transfer.acked >= transfer.size or"),
-    "windows in flight forgotten": (
-        "local taken = transfer.acked + transfer.inflight",
-        "local taken = transfer.acked",
+    "windows in flight forgotten": ("+ extra - transfer.acked - transfer.inflight", "+ extra - transfer.acked"),
+    "a renewal always opens": ("local id, other = find_transfer(rest)", "local id, other"),
+    "a failed origin costs a refund": (
+        "local free = ARGV[3] == 'origin' and transfer.acked == 0",
+        "local free = false",
     ),
+    "what is left of a budget is lost": ("if ask.start > 0 and left >= SMALLEST_WINDOW then return left end", ""),
     "any number of requests": ("if transfer.live >= REQUESTS_PER_TRANSFER then return nil end", ""),
     "a user agent begins": ("or ask.start > 0 then", "or true then"),
     "expiry refuses joins": ("local counted = 0\nif not transfer", "if ask.expires <= now then transfer = nil end\n%s"),
     "refunds without end": ("< ask.refunds_max then", "< 1000000 then"),
     "a refund is not charged again": ("    apply_charges(transfer)\n", "    transfer.charged = 1\n"),
     "a replayed renewal is granted more": (
-        "local more = wanted - request.granted",
-        "local more = wanted - request.acked",
+        "local more, reason = wanted - request.granted, ''",
+        "local more, reason = wanted - request.acked, ''",
     ),
     "the last closing wins": ("if not request then return 0 end", "if not request then return 1 end"),
 }
@@ -303,12 +344,14 @@ def test_the_model_catches_each_mutant(redis_url: str, loop: asyncio.AbstractEve
     new = new.replace("%s", old)
     caught = 0
     for steps in TRAPS.values():
-        for size, life in ((300_000, 60), (300_000, 10**6), (80 * MIB, 10**6)):
+        for size, limit, life in ((300_000, 1, 60), (300_000, 1, 10**6), (80 * MIB, 1, 10**6), (80 * MIB, 2, 10**6)):
             try:
-                loop.run_until_complete(_play(redis_url, size, 1, life, steps, mutation=(old, new)))
+                loop.run_until_complete(_play(redis_url, size, limit, life, steps, mutation=(old, new)))
             except (AssertionError, ReservationGone, KeyError):
                 caught += 1
-    assert caught
+        if caught:
+            return
+    raise AssertionError("no trap tells this mutant from the real thing")
 
 
 def _mutate(ledger: RedisLedger, old: str, new: str) -> None:
@@ -413,15 +456,19 @@ class Player:
         wanted = request.granted + request.window
         expected = self.model.renew(request, acked, wanted)
         for _ in range(2):  # the second call is a replay
-            assert await self.ledger.renew(reservation, acked, wanted) == expected
+            grant = await self.ledger.renew(reservation, acked, wanted)
+            assert grant.granted == expected
 
-    async def _settle(self, index: int, fraction: float) -> None:
+    async def _fail(self, index: int) -> None:
+        await self._settle(index, 0.0, "origin_failed")
+
+    async def _settle(self, index: int, fraction: float, how: str = "complete") -> None:
         if not self.live:
             return
         request, reservation = self.live.pop(index % len(self.live))
         acked = int(fraction * request.granted)
-        self.model.settle(request, acked)
-        outcome = Outcome("complete", acked, 1, "id", "time")
+        self.model.settle(request, acked, how == "origin_failed")
+        outcome = Outcome(how, acked, 1, "id", "time")
         assert await self.ledger.settle(reservation, outcome)
         assert not await self.ledger.settle(reservation, outcome), "the first closing wins"
         with pytest.raises(ReservationGone):

@@ -116,7 +116,7 @@ def test_without_redis_it_says_so(run: Run, config: Path, unused_tcp_port: int) 
         "link", "list", GATEWAY_CONFIG=str(config), GATEWAY_REDIS=f"redis://:hunter2@127.0.0.1:{unused_tcp_port}"
     )
     assert shown.returncode == 1
-    assert shown.stderr.startswith("Error: Redis cannot be asked: ConnectionError; check that Redis runs")
+    assert shown.stderr.startswith("Error: Redis cannot be asked: no connection; check that Redis runs")
     assert "hunter2" not in shown.stderr
 
 

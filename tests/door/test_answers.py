@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from ipaddress import ip_network
@@ -240,3 +241,59 @@ async def test_no_token_in_any_event(gateway, caplog) -> None:
     text = json.dumps(await gateway.settled()) + caplog.text
     for secret in token.split("."):
         assert secret not in text
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+        "CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\nExpect: nonsense\r\n\r\n",
+    ],
+)
+async def test_what_the_router_has_no_place_for_is_answered_by_the_door(gateway, head: str) -> None:
+    host, port = gateway.base.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(head.encode())
+    answer = (await reader.readuntil(b"\r\n\r\n")).decode()
+    writer.close()
+    assert "X-Request-Id: " in answer
+    assert "Server: download-gateway" in answer
+    assert "aiohttp" not in answer
+
+
+async def test_a_page_shows_no_inner_words_as_the_shops(gateway) -> None:
+    async with gateway.client.get(
+        f"{gateway.base}/d/{gateway.token('a.bin')}x", headers={"Accept": "text/html"}
+    ) as response:
+        assert "signature does not verify" not in await response.text()
+
+
+async def test_a_flood_of_refusals_of_one_token_is_not_all_stored(gateway) -> None:
+    url = f"{gateway.base}/d/{gateway.token('a.bin')}/9"
+
+    async def ask() -> int:
+        async with gateway.client.get(url) as response:
+            return response.status
+
+    assert set(await asyncio.gather(*(ask() for _ in range(300)))) == {404}
+    assert 50 <= len(await gateway.events()) < 300
+
+
+async def test_a_failing_origin_costs_nothing_and_its_events_say_so(gateway) -> None:
+    gateway.file("a.bin", SIZE)
+    token = gateway.token("a.bin", downloads=1)
+    url = f"{gateway.base}/d/{token}"
+    async with gateway.client.head(url) as response:
+        assert response.status == 200
+    (gateway.folder / "a.bin").unlink()
+    for _ in range(10):
+        async with gateway.client.get(url) as response:
+            assert response.status == 404
+    events = await gateway.settled()
+    assert events[-1]["http.response.status_code"] == "404"
+    gateway.file("a.bin", SIZE)
+    await asyncio.sleep(1.2)
+    async with gateway.client.get(url) as response:
+        assert response.status == 200
+    assert await gateway.used() == 1

@@ -41,6 +41,6 @@ def test_two_whole_files_never_fit_one_budget(size: int) -> None:
     assert size <= budget(size) < 2 * size
 
 
-@pytest.mark.parametrize(("size", "expected"), [(0, 0), (1, 0), (100, 50), (10**9, 65_536)])
+@pytest.mark.parametrize(("size", "expected"), [(0, 0), (1, 1), (3, 2), (100, 50), (10**9, 65_536)])
 def test_refund_below(size: int, expected: int) -> None:
     assert refund_below(size, 65_536) == expected

@@ -15,6 +15,7 @@
 local FILE, TOKEN, OPEN, REQUEST, LEASES, EVENTS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local REQUESTS_PER_TRANSFER = 32   -- a browser or download manager opens 16 at most
 local TRANSFERS_PER_IDENTITY = 32  -- how far back a device finds its own transfers
+local SMALLEST_WINDOW = 65536      -- what is left of a budget below this is not worth a join
 local SPANS_PER_TRANSFER = 64      -- more holes than that and completeness is no longer tracked
 local now = clock()
 
@@ -88,21 +89,30 @@ local function budget_of(transfer, ask)
   return ask.budget + transfer.repeats * transfer.size
 end
 
--- nil where this request may not join; else the repeats it uses up (0 or 1).
+-- How much of `want` more bytes the budget (and `extra`) still allows; nil where that is too little to go on with.
+-- A resume takes what is left of it: a download manager that asks to the end of the file mostly stops long before.
+local function room(transfer, ask, want, extra)
+  local left = budget_of(transfer, ask) + extra - transfer.acked - transfer.inflight
+  if want <= left then return want end
+  if ask.start > 0 and left >= SMALLEST_WINDOW then return left end
+  return nil
+end
+
+-- Whether this request may join: the window it gets and the repeats it uses up (0 or 1); nil where it may not.
 local function joins(transfer, ask)
   if transfer.size ~= ask.size or transfer.etag ~= ask.etag then return nil end
   if transfer.live >= REQUESTS_PER_TRANSFER then return nil end
   if transfer.live == 0 and now > transfer.last + ask.resume_ms then return nil end
   local early = now <= transfer.opened + ask.repeat_ms
   if not early and is_complete(transfer) then return nil end
-  local taken = transfer.acked + transfer.inflight
   local repeats = 0
-  if ask.full and early and taken > 0 and transfer.repeats < ask.repeats_max then repeats = 1 end
-  if taken + ask.window > budget_of(transfer, ask) + repeats * transfer.size then return nil end
-  return repeats
+  if ask.full and early and transfer.acked + transfer.inflight > 0 and transfer.repeats < ask.repeats_max then
+    repeats = 1
+  end
+  return room(transfer, ask, ask.window, repeats * transfer.size), repeats
 end
 
--- The open transfer this request may join: id, transfer, repeats. One that holds its charge is preferred.
+-- The open transfer this request may join: id, transfer, window, repeats. One that holds its charge is preferred.
 local function find_transfer(ask)
   local seen, spare = {}, nil
   for _, field in ipairs(identity_fields(ask)) do
@@ -112,14 +122,15 @@ local function find_transfer(ask)
         if not seen[id] then
           seen[id] = true
           local transfer = load_transfer(id)
-          local repeats = transfer and joins(transfer, ask)
-          if repeats and transfer.charged == 1 then return id, transfer, repeats end
-          if repeats and not spare then spare = {id, transfer, repeats} end
+          local window, repeats
+          if transfer then window, repeats = joins(transfer, ask) end
+          if window and transfer.charged == 1 then return id, transfer, window, repeats end
+          if window and not spare then spare = {id, transfer, window, repeats} end
         end
       end
     end
   end
-  if spare then return spare[1], spare[2], spare[3] end
+  if spare then return unpack(spare) end
   return nil
 end
 

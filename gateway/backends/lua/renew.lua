@@ -1,7 +1,7 @@
 -- A live request reports its acknowledged bytes, keeps its lease, and asks for its next window.
 --
 -- ARGV 1: request id   2: bytes acknowledged (absolute)   3: bytes it wants granted (absolute)   4: lease (ms)
--- Returns {'granted', bytes} (less than wanted means: cut), or {'gone'} where it was closed before.
+-- Returns {'granted', bytes, reason}, or {'gone'} where it was closed before. A reason means: cut, and why.
 -- All numbers are absolute, so a repeated call changes nothing.
 
 local request = load_request()
@@ -14,29 +14,42 @@ local transfer = load_transfer(request.transfer)
 if not transfer then return {'gone'} end
 acknowledge(request, transfer, ask, acked)
 
-local more = wanted - request.granted
+local more, reason = wanted - request.granted, ''
 if more > 0 then
-  if transfer.acked + transfer.inflight + more > budget_of(transfer, ask) then
-    local reason = ask.expires <= now and 'token.expired' or refused(ask)
-    if reason then
-      save_transfer(request.transfer, transfer, ask)
-      save_request(request)
-      return {'granted', number(request.granted)}
-    end
-    -- The budget of one download is used up: the rest of this answer opens the next transfer.
+  local grant = room(transfer, ask, more, 0)
+  if not grant then
+    -- The budget of this download is used up: the rest of the answer, with what is still on its way, goes on in
+    -- another open transfer of this device, or opens the next one.
     local outstanding = request.granted - request.acked
     transfer.inflight = transfer.inflight - outstanding
     transfer.live = transfer.live - 1
-    save_transfer(request.transfer, transfer, ask)
-    request.counted = request.counted + 1
-    request.transfer = ARGV[1] .. '.' .. request.counted
-    transfer = open_transfer(request.transfer, ask)
-    transfer.inflight = outstanding
-    transfer.live = 1
+    local rest = setmetatable({full = false, start = 0, window = outstanding + more}, {__index = ask})
+    local id, other = find_transfer(rest)
+    if not other and ask.expires <= now then reason = 'token.expired'
+    elseif not other or other.charged == 0 then reason = refused(ask) or '' end
+    if reason ~= '' then
+      transfer.inflight = transfer.inflight + outstanding
+      transfer.live = transfer.live + 1
+    else
+      save_transfer(request.transfer, transfer, ask)
+      if not other or other.charged == 0 then request.counted = request.counted + 1 end
+      if not other then
+        id = ARGV[1] .. '.' .. request.counted
+        other = open_transfer(id, ask)
+      elseif other.charged == 0 then
+        apply_charges(other)
+      end
+      request.transfer, transfer = id, other
+      transfer.inflight = transfer.inflight + outstanding
+      transfer.live = transfer.live + 1
+      grant = more
+    end
   end
-  transfer.inflight = transfer.inflight + more
-  request.granted = wanted
+  if grant then
+    transfer.inflight = transfer.inflight + grant
+    request.granted = request.granted + grant
+  end
 end
 save_transfer(request.transfer, transfer, ask)
 save_request(request)
-return {'granted', number(request.granted)}
+return {'granted', number(request.granted), reason}

@@ -19,7 +19,7 @@ if not peek then
   if state then return {'deny', 'closed'} end
 end
 
-local id, transfer, repeats = find_transfer(ask)
+local id, transfer, window, repeats = find_transfer(ask)
 local counted = 0
 if not transfer then
   -- What has begun may finish: expiry and limits refuse only what would open a transfer.
@@ -27,7 +27,7 @@ if not transfer then
   local reason = refused(ask)
   if reason then return deny(reason) end
   if peek then return {'allow', '', '0', 0} end
-  id, repeats, counted = ask.request, 0, 1
+  id, window, repeats, counted = ask.request, ask.window, 0, 1
   transfer = open_transfer(id, ask)
 elseif transfer.charged == 0 then
   local reason = refused(ask)
@@ -40,14 +40,14 @@ end
 if peek then return {'allow', '', '0', 0} end
 
 transfer.repeats = transfer.repeats + repeats
-transfer.inflight = transfer.inflight + ask.window
+transfer.inflight = transfer.inflight + window
 transfer.live = transfer.live + 1
 save_transfer(id, transfer, ask)
-redis.call('HSET', REQUEST, 'state', 'open', 'ask', ARGV[1], 'transfer', id, 'granted', number(ask.window),
+redis.call('HSET', REQUEST, 'state', 'open', 'ask', ARGV[1], 'transfer', id, 'granted', number(window),
   'acked', 0, 'counted', 0, 'began', number(now), 'opening', counted,
   'file', FILE, 'token', TOKEN, 'open', OPEN)
 redis.call('ZADD', LEASES, now + ask.lease_ms, ask.request)
 keep(ask)
 write_event(ask.stamp, ask.event, {'type', 'download.allowed', 'counted', counted, 'transfer.id', id,
   'http.response.status_code', ask.status})
-return {'allow', id, number(ask.window), counted}
+return {'allow', id, number(window), counted}

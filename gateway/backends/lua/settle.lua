@@ -2,8 +2,9 @@
 -- lease and writes the closing event. The first closing wins.
 --
 -- ARGV 1: request id   2: bytes acknowledged (absolute), or -1 for the last ones reported
---      3: 'lapsed' to close only when the lease has run out, else ''
---      4: the closing event's own fields, flat, as JSON
+--      3: 'lapsed' to close only when the lease has run out; 'origin' where the store failed, which costs no refund;
+--         else ''
+--      4: the closing event's own fields, flat, as JSON   5: the status that was sent, where it was not the planned one
 -- Returns 1, or 0 where it was closed before (or its lease still holds).
 
 local request = load_request()
@@ -19,11 +20,12 @@ if transfer then
   if tonumber(ARGV[2]) >= 0 then acknowledge(request, transfer, ask, tonumber(ARGV[2])) end
   transfer.inflight = transfer.inflight - (request.granted - request.acked)
   transfer.live = transfer.live - 1
-  if transfer.live == 0 and transfer.charged == 1 and transfer.acked < ask.refund_below
-    and tonumber(redis.call('HGET', TOKEN, 'refunds') or '0') < ask.refunds_max then
+  local free = ARGV[3] == 'origin' and transfer.acked == 0
+  if transfer.live == 0 and transfer.charged == 1 and (free or (transfer.acked < ask.refund_below
+    and tonumber(redis.call('HGET', TOKEN, 'refunds') or '0') < ask.refunds_max)) then
     transfer.charged = 0
     redis.call('HINCRBY', FILE, 'used', -1)
-    redis.call('HINCRBY', TOKEN, 'refunds', 1)
+    if not free then redis.call('HINCRBY', TOKEN, 'refunds', 1) end
     request.counted = request.counted - 1
   end
   save_transfer(request.transfer, transfer, ask)
@@ -38,7 +40,7 @@ redis.call('PEXPIRE', REQUEST, 3600000)
 
 local own = cjson.decode(ARGV[4])
 local known = {'transfer.id', request.transfer, 'bytes.delivered', number(request.acked), 'counted', request.counted,
-  'http.response.status_code', ask.status}
+  'http.response.status_code', ARGV[5] ~= '' and ARGV[5] or ask.status}
 if ARGV[3] == 'lapsed' then known[#known + 1] = 'duration.ms'; known[#known + 1] = number(now - request.began) end
 write_event(own, ask.event, known)
 return 1
