@@ -110,3 +110,15 @@ async def test_a_server_that_evicts_is_refused(wire: Wire) -> None:
     finally:
         await wire.execute("CONFIG SET", "maxmemory", "0")
         await wire.execute("CONFIG SET", "maxmemory-policy", "noeviction")
+
+
+async def test_one_unreadable_reservation_hides_none_behind_it(wire: Wire) -> None:
+    ledger = ledger_on(wire)
+    for number in (0, 2):
+        await ledger.reserve(ask(number))
+    await wire.execute("HSET", "gw:{0}:request:r0", "ask", "no JSON")
+    await asyncio.sleep(LEASE + 0.1)
+    assert await ledger.reap(lambda: {"id": "x"}) == 1
+    assert await ledger.reap(lambda: {"id": "x"}) == 0
+    lost = [event["request.id"] for event in await events(wire) if event["type"] == "download.lost"]
+    assert lost == ["r2"]

@@ -1,0 +1,37 @@
+"""That what the settings say of the origin reaches the store: a setting that is read and dropped protects nobody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway import bootstrap
+from gateway.backends import s3
+from gateway.settings import OriginSettings, load
+
+KEYS = "keys: [{kid: a, alg: HS256, secret: 0123456789012345678901234567890123456789, use: sign}]"
+ORIGIN = {
+    "url": "s3://shop-files/prefix",
+    "endpoint": "https://s3.example.com",
+    "region": "eu-central-1",
+    "access_key": "AK",
+    "secret_key": "SK",
+    "session_token": "ST",
+    "addressing": "virtual",
+    "connect_timeout": "7s",
+    "read_timeout": "8s",
+}
+
+
+def test_every_setting_of_the_origin_reaches_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(ORIGIN) == set(OriginSettings.model_fields)
+    file = tmp_path / "gateway.yaml"
+    origin = ", ".join(f'{name}: "{value}"' for name, value in ORIGIN.items())
+    file.write_text(f"issuer: s\nredis: redis://127.0.0.1\n{KEYS}\norigin: {{{origin}}}\n")
+    given: dict[str, object] = {}
+    monkeypatch.setattr(s3, "S3Store", lambda url, **options: given.update(options, url=url))
+    bootstrap.open_store(load(file, {}))
+    wire = given.pop("wire")
+    assert (wire.connect_timeout, wire.read_timeout) == (7, 8)
+    assert given == {name: value for name, value in ORIGIN.items() if not name.endswith("_timeout")}
