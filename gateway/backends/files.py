@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
-import mimetypes
 import os
 import stat
 from collections.abc import Callable
@@ -29,20 +28,8 @@ _FOLDER = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 _FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _NOT_A_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ENAMETOOLONG, errno.EINVAL}
 
-# Python's own table only: the host's mime.types files would make the answer differ from machine to machine.
-_TYPES = mimetypes.MimeTypes()
-for _type, _suffix in (
-    ("application/epub+zip", ".epub"),
-    ("application/x-mobipocket-ebook", ".mobi"),
-    ("application/vnd.amazon.ebook", ".azw3"),
-    ("audio/flac", ".flac"),
-    ("audio/mp4", ".m4a"),
-    ("audio/mp4", ".m4b"),
-    ("audio/ogg", ".ogg"),
-    ("image/webp", ".webp"),
-    ("video/x-matroska", ".mkv"),
-):
-    _TYPES.add_type(_type, _suffix)
+# A folder knows no types: the name decides, where the answer is planned.
+_TYPE = "application/octet-stream"
 
 
 class FolderStore:
@@ -160,12 +147,4 @@ def _stored(key: str, status: os.stat_result) -> StoredObject:
     # The inode tells apart a file moved into the place of another with its time and size kept (rsync, cp -p).
     version = f"{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
     etag = hashlib.sha256(version.encode()).hexdigest()[:32]
-    return StoredObject(key, status.st_size, f'"{etag}"', max(0, int(status.st_mtime)), _content_type(key))
-
-
-def _content_type(key: str) -> str:
-    content_type, encoding = _TYPES.guess_type(key, strict=True)
-    if encoding is not None:
-        # The bytes go out as stored: of a .tar.gz they are gzip, whatever is inside.
-        return "application/gzip" if encoding == "gzip" else "application/octet-stream"
-    return content_type or "application/octet-stream"
+    return StoredObject(key, status.st_size, f'"{etag}"', max(0, int(status.st_mtime)), _TYPE)

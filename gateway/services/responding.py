@@ -60,7 +60,7 @@ def plan_response(
     if evaluation.verdict is Verdict.FAILED:
         return ResponsePlan(412, ALWAYS, 0, (), 0, False)
     asked = parse(request.range if evaluation.range_allowed else None, stored.size)
-    content_type = media.content_type(name, stored.content_type)
+    content_type = media.content_type(stored.key, stored.content_type)
     headers["Content-Disposition"] = content_disposition(name, inline=request.view and media.may_view(content_type))
     headers["Content-Type"] = content_type
     match asked:

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 NOT_MODIFIED = 304
 REFUSED_FROM = 400
+ADMIT_SECONDS = STAGE_SECONDS.labels("admit")
+OPEN_SECONDS = STAGE_SECONDS.labels("open")
 SAFE = {
     "Cache-Control": "private, no-store",
     "Referrer-Policy": "no-referrer",
@@ -112,7 +114,7 @@ class Door:
         return await self._download(request, asked)
 
     async def _download(self, request: web.Request, asked: DownloadRequest) -> web.StreamResponse:
-        with STAGE_SECONDS.labels("admit").time():
+        with ADMIT_SECONDS.time():
             admitted = await self._gatekeeper.admit(asked)
         answered = await self._deliver(request, admitted)
         if answered is not None:
@@ -132,7 +134,7 @@ class Door:
         )
         self._status.downloads = self._settlement.live
         try:
-            with STAGE_SECONDS.labels("open").time():
+            with OPEN_SECONDS.time():
                 await delivery.open()
         except BaseException as error:
             await self._end(delivery, error)

@@ -125,23 +125,6 @@ async def test_the_etag_follows_size_time_and_inode(root, store):
     assert all(len(etag) == 34 for etag in etags)
 
 
-@pytest.mark.parametrize(
-    ("name", "content_type"),
-    [
-        ("a.pdf", "application/pdf"),
-        ("a.epub", "application/epub+zip"),
-        ("a.FLAC", "audio/flac"),
-        ("a.tar.gz", "application/gzip"),
-        ("a.tar.xz", "application/octet-stream"),
-        ("a", "application/octet-stream"),
-        ("a.unheardof", "application/octet-stream"),
-    ],
-)
-async def test_types(root, store, name, content_type):
-    (root / name).write_bytes(b"x")
-    assert (await store.stat(name)).content_type == content_type
-
-
 async def test_no_descriptor_is_left_open(root, store):
     (root / "fifo").symlink_to("a.pdf")
     stored = await store.stat("a.pdf")
