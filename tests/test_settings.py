@@ -63,7 +63,7 @@ def test_everything_at_once(tmp_path: Path) -> None:
             management="{listen: 127.0.0.1:0, token: ${MANAGEMENT}}",
             origin="{url: s3://shop-files/a, endpoint: http://minio:9000, access_key: a, secret_key: b}",
             shards="64",
-            rules="rules/rules.yaml",
+            rules="rules/none.yaml",
             geo="{city: a.mmdb}",
             trusted_proxies="[10.0.0.0/8, 2001:db8::/48, 192.0.2.1]",
             external_hosts="[CDN.example.com]",
@@ -368,3 +368,24 @@ def test_the_example_in_the_docs_is_right(tmp_path: Path) -> None:
     (tmp_path / "gateway.yaml").write_text(example)
     environ = {"GATEWAY_MANAGEMENT_TOKEN": "x" * 32, "S3_KEY": "a", "GATEWAY_LINK_SECRET": SECRET}
     assert unsupported(load(tmp_path / "gateway.yaml", environ)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("version: 1\notherwise: allow\n", False),
+        ("version: 1\notherwise: deny\n", True),
+        ("version: 1\notherwise: allow\nrules: []\n", True),
+        ("version: 1\notherwise: allow\notherwise: allow\n", True),
+        ("otherwise: allow\n", True),
+        ("", True),
+        ("[", True),
+        (None, True),
+    ],
+)
+def test_a_rules_file_may_hold_nothing_to_keep(tmp_path: Path, text: str | None, refused: bool) -> None:
+    rules = tmp_path / "rules.yaml"
+    if text is not None:
+        rules.write_text(text)
+    settings = load(written(tmp_path, rules=str(rules)), {})
+    assert bool(unsupported(settings)) == refused
