@@ -54,7 +54,7 @@ class RedisLedger:
             keys=tuple(keys),
             asked=ask.asked,
             granted=int(reply[2]),
-            window=window(ask.asked, ask.size),
+            window=window(ask.asked, ask.size, ask.start),
             counted=int(reply[3]),
         )
 
@@ -145,7 +145,7 @@ class RedisLedger:
             "start": ask.start,
             "asked": ask.asked,
             "full": ask.full,
-            "window": window(ask.asked, ask.size),
+            "window": window(ask.asked, ask.size, ask.start),
             "budget": budget(ask.size),
             "refund_below": refund_below(ask.size, ask.rules.free_below),
             "resume_ms": ask.rules.resume_window * 1000,

@@ -21,9 +21,14 @@ class CountingRules:
     free_below: int = 64 * 1024
 
 
-def window(asked: int, size: int) -> int:
-    """Bytes one request reserves at a time: all of a small file, 1/32 of a large one (so at most 32 calls)."""
-    return min(asked, max(MIB, -(-size // 32)))
+def window(asked: int, size: int, start: int) -> int:
+    """Bytes one request reserves at a time: all of a small file, 1/32 of a large one (so at most 32 calls).
+
+    A range that starts after byte 0 reserves less, 1/256 or 128 KiB: download managers open sixteen of them at once,
+    all to the end of the file, and what they reserve together must fit the slack of one budget.
+    """
+    least, share = (128 * 1024, 256) if start > 0 else (MIB, 32)
+    return min(asked, max(least, -(-size // share)))
 
 
 def budget(size: int) -> int:

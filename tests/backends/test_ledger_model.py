@@ -81,8 +81,8 @@ class Model:
         self.refunds = 0
         self.transfers: list[ModelTransfer] = []
 
-    def _window(self, asked: int) -> int:
-        return min(asked, max(MIB, (self.size + 31) // 32))
+    def _window(self, asked: int, start: int) -> int:
+        return min(asked, max(131_072, (self.size + 255) // 256) if start > 0 else max(MIB, (self.size + 31) // 32))
 
     def _same_device(self, transfer: ModelTransfer, request: ModelRequest, start: int) -> int | None:
         mine, theirs = request.device, transfer.device
@@ -132,7 +132,7 @@ class Model:
         return self.limit is not None and self.used >= self.limit
 
     def reserve(self, request: ModelRequest) -> str | int:
-        request.window = self._window(request.asked)
+        request.window = self._window(request.asked, request.start)
         found = self._find(request, request.full, request.start, request.window)
         counted, granted = 0, request.window
         if found:

@@ -10,22 +10,31 @@ from gateway.policy.counting import MIB, budget, refund_below, window
 
 
 @pytest.mark.parametrize(
-    ("asked", "size", "expected"),
+    ("asked", "size", "start", "expected"),
     [
-        (300_000, 300_000, 300_000),
-        (10, 300_000, 10),
-        (8 * MIB, 8 * MIB, MIB),
-        (64 * MIB, 64 * MIB, 2 * MIB),
-        (100, 64 * MIB, 100),
+        (300_000, 300_000, 0, 300_000),
+        (10, 300_000, 0, 10),
+        (8 * MIB, 8 * MIB, 0, MIB),
+        (8 * MIB, 8 * MIB, -1, MIB),
+        (4 * MIB, 8 * MIB, 1, 128 * 1024),
+        (2 * MIB, 3 * MIB, 1, 128 * 1024),
+        (64 * MIB, 64 * MIB, 0, 2 * MIB),
+        (32 * MIB, 64 * MIB, 1, 256 * 1024),
+        (100, 64 * MIB, 1, 100),
     ],
 )
-def test_window(asked: int, size: int, expected: int) -> None:
-    assert window(asked, size) == expected
+def test_window(asked: int, size: int, start: int, expected: int) -> None:
+    assert window(asked, size, start) == expected
+
+
+@given(st.integers(1, 10**14))
+def test_sixteen_open_ended_ranges_fit_the_slack(size: int) -> None:
+    assert 16 * window(size, size, 1) <= budget(size) - size or size < 32 * MIB
 
 
 @given(st.integers(1, 10**14))
 def test_a_whole_file_costs_at_most_32_windows(size: int) -> None:
-    assert -(-size // window(size, size)) <= 32
+    assert -(-size // window(size, size, 0)) <= 32
 
 
 @pytest.mark.parametrize(
