@@ -17,7 +17,7 @@ from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoScriptError, RedisError
+from redis.exceptions import AuthenticationError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -162,7 +162,7 @@ class Wire:
             if not isinstance(error, Exception):
                 raise
             return
-        if any(isinstance(reply, RedisError) and _kind(reply) == "READONLY" for reply in replies):
+        if any(isinstance(reply, ReadOnlyError) for reply in replies):
             await self._drop_idle_connections()
         for (_, future), reply in zip(batch, replies, strict=True):
             if not future.done():
@@ -179,7 +179,8 @@ def _good(reply: Reply) -> Reply:
     if not isinstance(reply, RedisError):
         return reply
     kind = _kind(reply)
-    raise (LedgerFault if kind in _FAULTS else LedgerDown)(f"Redis answered {kind}") from None
+    fault = isinstance(reply, ResponseError) and kind in _FAULTS
+    raise (LedgerFault if fault else LedgerDown)(f"Redis answered {kind}") from None
 
 
 def _kind(error: BaseException) -> str:
@@ -190,6 +191,9 @@ def _kind(error: BaseException) -> str:
         return "it wants another user or password; write redis://user:password@host"
     if text.startswith("DB index"):
         return "it has no database of that number"
+    # redis-py takes the codes it knows out of the text and keeps them beside it.
+    if code := getattr(error, "status_code", None):
+        return str(code)
     if isinstance(error, TimeoutError | RedisTimeoutError):
         return "no answer in time"
     if isinstance(error, RedisConnectionError | OSError):

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.backends.embedded_redis import EmbeddedRedis
 from gateway.backends.redis_client import Script, Wire, connect
-from gateway.errors import LedgerDown
+from gateway.errors import LedgerDown, LedgerFault
 
 
 async def test_commands_of_one_turn_share_a_round_trip(redis_db: str) -> None:
@@ -88,3 +88,30 @@ async def test_it_recovers_when_the_server_is_back(tmp_path: Path) -> None:
 def test_unknown_schemes_are_refused() -> None:
     with pytest.raises(ValueError, match="http"):
         connect("http://127.0.0.1")
+
+
+async def test_a_master_that_became_a_replica_is_left(redis_db: str) -> None:
+    """After a failover the old master refuses writes; its idle connections must go, or they are asked for ever."""
+    wire = Wire(connect(redis_db))
+    try:
+        first = await wire.execute("CLIENT ID")
+        await wire.execute("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(LedgerDown, match="READONLY") as told:
+            await wire.execute("SET", "k", "v")
+        assert not isinstance(told.value, LedgerFault)
+        assert await wire.execute("CLIENT ID") != first
+    finally:
+        await wire.execute("REPLICAOF", "NO", "ONE")
+        await wire.close()
+
+
+async def test_full_memory_is_down_and_not_a_fault_of_one_command(redis_db: str) -> None:
+    wire = Wire(connect(redis_db))
+    try:
+        await wire.execute("CONFIG SET", "maxmemory", "1")
+        with pytest.raises(LedgerDown, match="OOM") as told:
+            await wire.execute("SET", "k", "v")
+        assert not isinstance(told.value, LedgerFault)
+    finally:
+        await wire.execute("CONFIG SET", "maxmemory", "0")
+        await wire.close()
