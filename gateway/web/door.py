@@ -145,6 +145,7 @@ class Door:
                 log.warning("request %s was refused: %s", admitted.request_id, error)
                 return self._refusal(request, admitted.request_id, Deny(reason_of(error)))
             raise
+        self._status.origin_ok = True
         return await self._send(request, admitted, delivery)
 
     async def _send(self, request: web.Request, admitted: Admitted, delivery: Delivery) -> web.StreamResponse:
@@ -216,13 +217,10 @@ class Door:
         headers["Content-Disposition"] = 'inline; filename="files.json"'
         return web.Response(text=json.dumps(body) + "\n", content_type="application/json", headers=headers)
 
-    def _refusal(
-        self,
-        request: web.Request,
-        request_id: str,
-        deny: Deny,
-    ) -> web.Response:
+    def _refusal(self, request: web.Request, request_id: str, deny: Deny) -> web.Response:
         REFUSALS.labels(deny.reason.text).inc()
+        if deny.reason in (Reason.ORIGIN_DOWN, Reason.ORIGIN_TIMEOUT):
+            self._status.origin_ok = False
         more = {} if deny.retry_after is None else {"Retry-After": str(deny.retry_after)}
         return self._explained(request, request_id, deny.reason.text, deny.reason.status, deny=deny, more=more)
 

@@ -297,3 +297,17 @@ async def test_a_failing_origin_costs_nothing_and_its_events_say_so(gateway) -> 
     async with gateway.client.get(url) as response:
         assert response.status == 200
     assert await gateway.used() == 1
+
+
+async def test_the_status_tells_how_the_origin_answered_last(gateway) -> None:
+    gateway.file("a.bin", SIZE)
+    url = f"{gateway.base}/d/{gateway.token('a.bin')}"
+    moved = gateway.folder.with_name("moved")
+    async with gateway.client.get(url) as response:
+        assert (response.status, gateway.status.origin_ok) == (200, True)
+    gateway.folder.rename(moved)
+    async with gateway.client.get(url) as response:
+        assert (response.status, gateway.status.origin_ok) == (502, False)
+    moved.rename(gateway.folder)
+    async with gateway.client.get(url) as response:
+        assert (response.status, gateway.status.origin_ok) == (200, True)
