@@ -41,7 +41,7 @@ NOT_SETTINGS = frozenset({"GATEWAY_CONFIG"})
 
 log = logging.getLogger(__name__)
 
-_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  compared with, not bound
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}(/[^?#]*)?")
 
 

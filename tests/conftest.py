@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from redis import Redis
 
 from gateway.backends.embedded_redis import EmbeddedRedis
+from gateway.backends.redis_client import Wire, connect
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +30,11 @@ def redis_db(redis_url: str) -> str:
     with Redis.from_url(redis_url) as client:
         client.flushdb()
     return redis_url
+
+
+@pytest.fixture
+async def wire(redis_db: str) -> AsyncIterator[Wire]:
+    """A connection to the emptied server."""
+    opened = Wire(connect(redis_db))
+    yield opened
+    await opened.close()

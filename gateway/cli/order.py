@@ -66,14 +66,15 @@ def timeline(events: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
     begun: dict[str, Mapping[str, str]] = {}
     steps: dict[str, dict[str, str]] = {}
     for event in events:
-        request = event.get("request.id", "")
+        kind, request = event.get("type", ""), event.get("request.id", "")
         opening = begun.get(request, {})
-        if event.get("type") == "download.allowed":
+        step = dict(event)
+        if kind == "download.allowed":
             begun[request] = event
-        elif event.get("type") in ENDINGS and opening:
+        elif kind in ENDINGS and opening:
             steps.pop(opening["id"], None)
-            event = {**opening, **event, "began": opening["time"], "counted": _sum(opening, event)}  # noqa: PLW2901
-        steps[event["id"]] = {"what": SHOWN.get(event.get("type", ""), event.get("type", "")), **event}
+            step = {**opening, **event, "began": opening["time"], "counted": _sum(opening, event)}
+        steps[event["id"]] = {"what": SHOWN.get(kind, kind), **step}
     return list(steps.values())
 
 

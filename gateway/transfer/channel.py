@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from abc import ABC, abstractmethod
 from contextlib import suppress
 
 from aiohttp import web
@@ -19,7 +20,7 @@ from gateway.transfer import tcp_info
 _RESET_ON_CLOSE = struct.pack("@ii", 1, 0)
 
 
-class Channel:
+class Channel(ABC):
     """What both kinds share; an `Inspectable`, so it can be read after the handler has ended, until `release`.
 
     It holds a dup of the client's socket, because only that still answers after a reset. While it is held the
@@ -42,9 +43,9 @@ class Channel:
         self._start = _end_of_head(transport, dup)
         self._aborted = False
 
+    @abstractmethod
     async def send(self, data: bytes | memoryview) -> None:
         """Send all of `data`, waiting for the client as long as it takes. Raises ClientGone."""
-        raise NotImplementedError
 
     def acknowledged(self) -> int | None:
         """Body bytes the client's TCP has acknowledged so far; None where the platform cannot tell."""

@@ -65,7 +65,7 @@ async def build_app(settings: Settings, status: WorkerStatus) -> web.Application
 @web.middleware
 async def _all_to_the_door(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Also what aiohttp's router has no place for, such as `OPTIONS *` and `CONNECT`."""
-    return await request.app[DOOR].handle(request)
+    return await _handle(request)
 
 
 async def _handle(request: web.Request) -> web.StreamResponse:

@@ -22,7 +22,7 @@ _MEMORY = Path("/dev/shm")  # noqa: S108  a folder of our own is made in it
 
 if FOLDER_VARIABLE in os.environ and SLOT_VARIABLE in os.environ:
     _slot = int(os.environ[SLOT_VARIABLE])
-    values.ValueClass = values.MultiProcessValue(lambda: _slot)  # type: ignore[no-untyped-call]
+    values.ValueClass = values.MultiProcessValue(lambda: _slot)  # type: ignore[no-untyped-call]  # the library has no types here
 
 REGISTRY = CollectorRegistry()
 
@@ -52,13 +52,13 @@ class SupervisorMetrics:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self.registry = CollectorRegistry()
-        MultiProcessCollector(self.registry, path=folder)  # type: ignore[no-untyped-call]
+        MultiProcessCollector(self.registry, path=folder)  # type: ignore[no-untyped-call]  # the library has no types here
         self.restarts = Counter("gateway_worker_restarts", "Workers started again.", registry=self.registry)
         self.workers_ready = Gauge("gateway_workers_ready", "Workers that are ready.", registry=self.registry)
 
     def worker_gone(self, slot: int) -> None:
         """Take a dead worker's gauges out of the sums; its counters stay."""
-        mark_process_dead(slot, self._folder)  # type: ignore[no-untyped-call]
+        mark_process_dead(slot, self._folder)  # type: ignore[no-untyped-call]  # the library has no types here
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""

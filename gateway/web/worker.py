@@ -32,6 +32,7 @@ SETTLE = 20.0
 """Seconds for the application's clean-up, which settles what was delivered; the slowest settlement waits 10 s."""
 FLUSH = 5.0
 _TICK = 0.1
+_CALM_LOOKS = 2
 _HURRY = 1.0
 _CHANNEL_BYTES_MAX = 64 * 1024
 
@@ -135,11 +136,11 @@ class _Worker:
         return 0
 
     async def _drained(self, front: Front) -> None:
-        """Until two looks in a row find no request running, the drain time is over, or there is a hurry."""
+        """Until _CALM_LOOKS looks in a row find no request running, the drain time is over, or there is a hurry."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._options.drain
         calm = 0
-        while calm < 2 and loop.time() < until and not self._hurry.is_set():  # noqa: PLR2004
+        while calm < _CALM_LOOKS and loop.time() < until and not self._hurry.is_set():
             calm = 0 if front.busy else calm + 1
             await asyncio.sleep(_TICK)
 
@@ -207,7 +208,7 @@ class _Worker:
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
-        import uvloop  # noqa: PLC0415
+        import uvloop  # noqa: PLC0415  not to be had on every platform
     except ImportError:
         return None
     return uvloop.new_event_loop

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 
 import pytest
 
@@ -11,13 +11,6 @@ from gateway.errors import LedgerDown
 from gateway.policy.shards import shard_of
 
 SHARDS = 4
-
-
-@pytest.fixture
-async def wire(redis_db: str) -> AsyncIterator[Wire]:
-    opened = Wire(connect(redis_db))
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

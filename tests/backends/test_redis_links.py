@@ -1,23 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
-from gateway.backends.redis_client import Wire, connect
+from gateway.backends.redis_client import Wire
 from gateway.backends.redis_links import RedisLinks
 from gateway.errors import GatewayError
 from gateway.policy.links import Link
 from gateway.policy.model import Claims, FileEntry, Limits
 
 SHARDS = 4
-
-
-@pytest.fixture
-async def wire(redis_db: str) -> AsyncIterator[Wire]:
-    opened = Wire(connect(redis_db))
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

@@ -156,7 +156,7 @@ def test_what_it_tells_to_type_works(tmp_path: Path) -> None:
     with running(tmp_path) as (process, said):
         text = said.read_text()
         longest = max((line for line in text.splitlines() if "http://" not in line), key=len)
-        usual = longest.replace(f"{sys.executable} -m gateway", ".venv/bin/gateway").replace(f"{tmp_path}/", "/tmp/")  # noqa: S108
+        usual = longest.replace(f"{sys.executable} -m gateway", ".venv/bin/gateway").replace(f"{tmp_path}/", "/tmp/")  # noqa: S108  a text
         assert len(usual) <= 100
         order = re.search(r"an order +(.+)", text)
         metrics = re.search(r"metrics +(curl .+)", text)

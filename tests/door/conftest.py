@@ -63,7 +63,7 @@ class Running:
             "order_id": "10001",
             "limits": Limits(downloads=downloads),
         }
-        return encode(Claims(**{**claims, **changes}), self.key)  # type: ignore[arg-type]
+        return encode(Claims(**{**claims, **changes}), self.key)
 
     async def events(self) -> list[dict[str, str]]:
         return [fields for _, fields in await self.wire.execute("XRANGE", "gw:{0}:events", "-", "+")]

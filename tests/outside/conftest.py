@@ -93,7 +93,7 @@ class Gateway:
             "files": tuple(FileEntry(key=name) for name in files),
             "limits": Limits(downloads=downloads),
         }
-        token = encode(Claims(**{**claims, **changes}), self.key)  # type: ignore[arg-type]
+        token = encode(Claims(**{**claims, **changes}), self.key)
         self.tokens[token] = str(changes.get("token_id", token_id))
         return token
 

@@ -159,7 +159,7 @@ def test_an_expired_token_is_handed_on_for_the_ledger_to_judge(expires_at: int) 
         (replace(CLAIMS, expires_at=TIME_MAX + 1), "exp is not a whole number"),
         (replace(CLAIMS, limits=Limits(downloads=0)), "downloads is not a whole number"),
         (replace(CLAIMS, order_id=""), "order is not a text"),
-        (replace(CLAIMS, files=[FileEntry("a")]), "cannot be written"),  # type: ignore[arg-type]
+        (replace(CLAIMS, files=[FileEntry("a")]), "cannot be written"),
         (replace(CLAIMS, files=tuple(FileEntry(f"folder/{n}.wav") for n in range(400))), "longer than 4096 bytes"),
     ],
 )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.backends.redis_client import Wire, connect
+from gateway.backends.redis_client import Wire
 from gateway.backends.redis_events import RedisEventLog
 from gateway.backends.redis_ledger import RedisLedger
 from gateway.errors import SettingsError
@@ -40,13 +39,6 @@ def ask(number: int) -> ReserveAsk:
         stamp={"id": f"e{number}", "time": "t"},
         event={"request.id": f"r{number}", "v": "1"},
     )
-
-
-@pytest.fixture
-async def wire(redis_db: str) -> AsyncIterator[Wire]:
-    wire = Wire(connect(redis_db))
-    yield wire
-    await wire.close()
 
 
 def ledger_on(wire: Wire, shards: int = 2) -> RedisLedger:

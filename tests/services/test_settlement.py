@@ -70,7 +70,7 @@ def ledger() -> Ledger:
 
 
 async def test_it_waits_for_the_last_acknowledgement(ledger: Ledger) -> None:
-    settlement = Settlement(ledger, lease=30)  # type: ignore[arg-type]
+    settlement = Settlement(ledger, lease=30)
     settlement.start()
     connection = Connection(60)
     one = running("one", connection)
@@ -86,7 +86,7 @@ async def test_it_waits_for_the_last_acknowledgement(ledger: Ledger) -> None:
 
 
 async def test_a_connection_that_cannot_be_read_stops_nobody(ledger: Ledger) -> None:
-    settlement = Settlement(ledger, lease=30)  # type: ignore[arg-type]
+    settlement = Settlement(ledger, lease=30)
     settlement.start()
     broken, sound = running("broken", Connection(ValueError("bad"))), running("sound", Connection(100))
     for each in (broken, sound):
@@ -99,7 +99,7 @@ async def test_a_connection_that_cannot_be_read_stops_nobody(ledger: Ledger) -> 
 
 async def test_a_ledger_that_is_away_is_asked_again(ledger: Ledger) -> None:
     ledger.failures["one"] = [LedgerDown("away"), LedgerDown("away")]
-    settlement = Settlement(ledger, lease=30)  # type: ignore[arg-type]
+    settlement = Settlement(ledger, lease=30)
     settlement.start()
     one = running("one", Connection(100))
     settlement.finish(one, "complete")
@@ -110,7 +110,7 @@ async def test_a_ledger_that_is_away_is_asked_again(ledger: Ledger) -> None:
 
 async def test_one_lease_that_fails_stops_no_other(ledger: Ledger) -> None:
     ledger.failures["bad"] = [ValueError("bad"), LedgerDown("away")]
-    settlement = Settlement(ledger, lease=0.3)  # type: ignore[arg-type]
+    settlement = Settlement(ledger, lease=0.3)
     for name in ("bad", "good"):
         settlement.begin(running(name, Connection(0)))
     settlement.start()
@@ -122,7 +122,7 @@ async def test_one_lease_that_fails_stops_no_other(ledger: Ledger) -> None:
 
 async def test_a_lost_reservation_is_cut_and_told_so(ledger: Ledger) -> None:
     ledger.failures["gone"] = [ReservationGone("closed")]
-    settlement = Settlement(ledger, lease=0.3)  # type: ignore[arg-type]
+    settlement = Settlement(ledger, lease=0.3)
     cuts: list[str] = []
     gone = running("gone", Connection(100))
     gone.cut = lambda: cuts.append("gone")
@@ -137,7 +137,7 @@ async def test_a_lost_reservation_is_cut_and_told_so(ledger: Ledger) -> None:
 
 
 async def test_many_leases_are_spread_over_the_beat(ledger: Ledger) -> None:
-    settlement = Settlement(ledger, lease=0.9)  # type: ignore[arg-type]
+    settlement = Settlement(ledger, lease=0.9)
     for number in range(10 * BATCH):
         settlement.begin(running(str(number), Connection(0)))
     settlement.start()

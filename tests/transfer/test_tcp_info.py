@@ -111,7 +111,7 @@ def test_a_kernel_with_a_shorter_struct_is_none(
     pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class OldKernel(socket.socket):
-        def getsockopt(self, *_: object) -> bytes:  # type: ignore[override]
+        def getsockopt(self, *_: object) -> bytes:
             return bytes(104)
 
     with OldKernel() as old:

@@ -54,7 +54,7 @@ class Seen(HTMLParser):
 
 
 def refusal(reason: str = "token.expired", **more: object) -> str:
-    return PAGES.refusal_html(reason, 410, "id-1", "en", **more)  # type: ignore[arg-type]
+    return PAGES.refusal_html(reason, 410, "id-1", "en", **more)
 
 
 LINK_PAGES = [PAGES.link_html(listed, "en", expires_text="tomorrow") for listed in ([], [SEA], [SEA, SKY])]
