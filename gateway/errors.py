@@ -27,6 +27,10 @@ class ReservationGone(GatewayError):
     """The ledger no longer knows this reservation as open: it was closed by the reaper or lost by Redis."""
 
 
+class GeoDown(GatewayError):
+    """A geo database turned out to be broken: where the client is cannot be told."""
+
+
 class FileMissing(GatewayError):
     """The store answered that this key does not exist (or is not a regular file)."""
 

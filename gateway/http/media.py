@@ -5,6 +5,11 @@ from __future__ import annotations
 import re
 
 DEFAULT = "application/octet-stream"
+PDF = "application/pdf"
+TEXT = "text/plain"
+SEALED = "default-src 'none'; sandbox"
+"""The Content-Security-Policy of what is only downloaded."""
+_STYLED = "default-src 'none'; style-src 'unsafe-inline'"
 _UNSAID = frozenset({"", DEFAULT, "binary/octet-stream", "application/x-www-form-urlencoded"})
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _MEDIA_TYPE = re.compile(rf'{_WORD}/{_WORD}(?: ?; ?{_WORD}=(?:{_WORD}|"[^"\\\x00-\x1f\x7f-\U0010ffff]*"))*')
@@ -94,9 +99,7 @@ _BY_SUFFIX = {
     "apk": "application/vnd.android.package-archive",
 }
 
-_VIEWABLE = frozenset(
-    {"application/pdf", "text/plain", "image/jpeg", "image/png", "image/gif", "image/webp", "image/avif"}
-)
+_VIEWABLE = frozenset({PDF, TEXT, "image/jpeg", "image/png", "image/gif", "image/webp", "image/avif"})
 
 
 def content_type(name: str, stored: str | None = None) -> str:
@@ -109,5 +112,28 @@ def content_type(name: str, stored: str | None = None) -> str:
 
 def may_view(content_type: str) -> bool:
     """Whether a browser may show it inline on the shop's own address: only types in which no script can run."""
-    essence = content_type.partition(";")[0].strip(" \t").lower()
+    essence = _essence(content_type)
     return essence in _VIEWABLE or essence.startswith(("audio/", "video/"))
+
+
+def as_viewed(content_type: str) -> str:
+    """The content type to show it with: text that does not say its charset is taken for UTF-8, never guessed at."""
+    return f"{TEXT}; charset=utf-8" if content_type.strip(" \t").lower() == TEXT else content_type
+
+
+def viewing_policy(content_type: str) -> str:
+    """The strictest Content-Security-Policy in which browsers still show it; for every other type it is SEALED.
+
+    The page that a browser builds around a file obeys the file's own policy: in a sandbox a player may not fetch its
+    file, and Safari shows no PDF.
+    """
+    essence = _essence(content_type)
+    if not may_view(essence):
+        return SEALED
+    if essence == PDF:
+        return f"{_STYLED}; object-src 'self'"
+    return f"{_STYLED}; media-src 'self'" if essence.startswith(("audio/", "video/")) else f"{_STYLED}; sandbox"
+
+
+def _essence(content_type: str) -> str:
+    return content_type.partition(";")[0].strip(" \t").lower()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 CONTENT_TYPE = "application/problem+json"
+DEFAULT_LANGUAGE = "en"
 _CHOICES_MAX = 64
 
 
@@ -28,14 +29,19 @@ def wants_html(accept: str | None) -> bool:
     return any(choice == "text/html" and quality > 0 for choice, quality in _choices(accept))
 
 
-def pick_language(accept_language: str | None, available: Sequence[str], default: str = "en") -> str:
-    """The one of `available` that the client likes best (lookup, RFC 4647 §3.4: `pl-PL` finds `pl`), or `default`."""
-    by_tag = {language.lower(): language for language in available}
-    for choice, quality in sorted(_choices(accept_language), key=lambda pair: -pair[1]):
+def pick_language(accept_language: str | None, available: Sequence[str], default: str = DEFAULT_LANGUAGE) -> str:
+    """The one of `available` that the client likes best (lookup, RFC 4647 §3.4: `pl-PL` finds `pl`), or `default`.
+
+    A language with q=0 is not taken for another choice, such as `*`; it may still be the default.
+    """
+    choices = list(_choices(accept_language))
+    refused = {choice for choice, quality in choices if quality <= 0}
+    by_tag = {language.lower(): language for language in available if language.lower() not in refused}
+    for choice, quality in sorted(choices, key=lambda pair: -pair[1]):
         if quality <= 0:
             break
         if choice == "*":
-            return default
+            return default if default.lower() in by_tag else next(iter(by_tag.values()), default)
         subtags = choice.split("-")[:8]
         for length in range(len(subtags), 0, -1):
             found = by_tag.get("-".join(subtags[:length]))

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from ipaddress import IPv6Network, ip_network
 from typing import TypeGuard, TypeVar
 from urllib.parse import unquote
 
+from gateway.policy.limits import BY_NAME, read_limit
 from gateway.policy.model import Claims, Deny, FileEntry, Limits, Network
 from gateway.policy.reasons import Reason
-from gateway.policy.units import parse_duration, parse_rate
 
 AUDIENCE = "download-gateway"
 TIME_MAX = 253_402_300_799
 """The last second of the year 9999, in Unix seconds: the last one that RFC 3339 can write."""
-LIMIT_MAX = 10**12
-"""Far below 2**53, up to which the numbers of the ledger's script are exact."""
 FILES_MAX = 1000
 KEY_BYTES_MAX = 1024
 TEXT_MAX = 255
@@ -37,7 +34,6 @@ _URL = re.compile(
     r"(?:[/?#][A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]*)?"
 )
 _PREFIXED = re.compile(r"[0-9A-Fa-f.:]+/[0-9]{1,3}")
-_LIMITS = tuple(limit.name for limit in fields(Limits))
 
 Members = Mapping[str, object]
 T = TypeVar("T")
@@ -78,6 +74,14 @@ def read_claims(payload: Members, issuer: str) -> Claims | Deny:
         return Deny(Reason.TOKEN_CLAIMS, message=str(wrong))
 
 
+def is_key(text: str) -> bool:
+    """Whether a token may name this storage key."""
+    try:
+        return _key(text) == text
+    except _Wrong:
+        return False
+
+
 def write_claims(claims: Claims) -> dict[str, object]:
     """The payload that `read_claims` reads as `claims`: registered claims first, nothing that is not set."""
     payload: dict[str, object | None] = {
@@ -94,7 +98,7 @@ def write_claims(claims: Claims) -> dict[str, object]:
         "tier": claims.tier,
         "account": claims.account or None,
         "ip": [str(network) for network in claims.ip] or None,
-        "limits": _set_only({name: getattr(claims.limits, name) for name in _LIMITS}) or None,
+        "limits": dict(claims.limits.values) or None,
     }
     return _set_only(payload)
 
@@ -212,15 +216,12 @@ def _network(entry: object) -> Network:
 
 
 def _limits(value: object, name: str) -> Limits:
-    """Zero is refused, not read: to some shops it means none, to others no limit."""
-    if not _is_object(value) or not set(value) <= set(_LIMITS):
-        raise _Wrong(f"the claim {name} is not an object of {' '.join(_LIMITS)}")
-    spelled = {"rate": parse_rate, "valid_after_first": parse_duration}
+    if not _is_object(value) or not value.keys() <= BY_NAME.keys():
+        raise _Wrong(f"the claim {name} is not an object of {' '.join(BY_NAME)}")
     read: dict[str, int] = {}
     for limit, given in value.items():
         try:
-            number = spelled[limit](given) if limit in spelled and isinstance(given, str) else given
+            read[limit] = read_limit(limit, given)
         except ValueError as error:
-            raise _Wrong(f"the limit {limit} cannot be read: {error}") from None
-        read[limit] = _whole(number, f"the limit {limit}", 1, LIMIT_MAX)
+            raise _Wrong(f"the limit {limit}: {error}") from None
     return Limits(**read)

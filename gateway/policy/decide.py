@@ -2,9 +2,36 @@
 
 from __future__ import annotations
 
-from gateway.policy.limits import charges, unenforced
-from gateway.policy.model import Allow, Claims, Decision, Deny, DownloadRequest, FileEntry
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from gateway.policy.limits import Rate, ValidAfterFirst, charges
+from gateway.policy.model import (
+    Allow,
+    Claims,
+    Decision,
+    Deny,
+    Device,
+    DownloadRequest,
+    Facts,
+    FileEntry,
+    Limits,
+    Place,
+    Plan,
+)
 from gateway.policy.reasons import Reason
+from gateway.policy.ruleset import RuleSet
+from gateway.policy.standing import Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a decision rests on besides the request. `standing` grows, everything else is replaced as a whole."""
+
+    rules: RuleSet
+    standing: Standing
+    external_hosts: Collection[str] = ()
 
 
 def requested_file(claims: Claims, number: int) -> FileEntry | Deny:
@@ -14,18 +41,99 @@ def requested_file(claims: Claims, number: int) -> FileEntry | Deny:
     return claims.files[number - 1]
 
 
-def decide(claims: Claims, file: FileEntry, request: DownloadRequest) -> Decision:
-    """Allow with its charges, or the first reason to deny. What this release cannot enforce, it denies."""
+def decide(
+    claims: Claims,
+    file: FileEntry,
+    request: DownloadRequest,
+    *,
+    device: Device,
+    place: Place,
+    policy: Policy,
+    now: float,
+) -> Decision:
+    """Allow with its charges, or the first reason to deny. `now` in Unix seconds; expiry is the ledger's to refuse."""
+    plan = plan_of(claims, policy.rules)
+    if isinstance(plan, Deny):
+        return plan
+    decision = _decide(claims, file, request, device=device, place=place, policy=policy, now=now, plan=plan)
+    return replace(decision, plan=plan.name or None)
+
+
+def _decide(
+    claims: Claims,
+    file: FileEntry,
+    request: DownloadRequest,
+    *,
+    device: Device,
+    place: Place,
+    policy: Policy,
+    now: float,
+    plan: Plan,
+) -> Decision:
+    if policy.standing.is_revoked(claims):
+        return Deny(Reason.TOKEN_REVOKED)
     if claims.ip and not any(request.client_address in network for network in claims.ip):
         return Deny(Reason.TOKEN_IP)
-    if claims.account:
-        return Deny(Reason.ACCOUNT_REQUIRED)
-    if claims.plan is not None:
-        return Deny(Reason.TOKEN_CLAIMS, message="The token names a plan, and this gateway has no plans.")
-    if names := unenforced(claims.limits):
-        return Deny(Reason.TOKEN_CLAIMS, message=f"This gateway does not enforce the limit {names[0]}.")
-    if file.key is None:
-        return Deny(Reason.TOKEN_CLAIMS, message="This gateway delivers no external files.")
-    if request.view:
-        return Deny(Reason.VIEW_NOT_ALLOWED)
-    return Allow(file.key, charges(claims.limits), claims.expires_at)
+    if _outlives(claims, plan, now) and policy.standing.extended_to(claims) is None:
+        return Deny(Reason.TOKEN_CLAIMS, message="The token has no iat, and is valid for longer than its plan.")
+    if file.url is not None and urlsplit(file.url).hostname not in policy.external_hosts:
+        return Deny(Reason.TOKEN_CLAIMS, message="The file's host is not in external_hosts of the settings.")
+    facts = Facts(
+        claims=claims,
+        file=file,
+        plan=plan.name or None,
+        address=request.client_address,
+        place=place,
+        method=request.method,
+        user_agent=request.user_agent,
+        now=now,
+    )
+    verdict = policy.rules.judge(facts)
+    if not verdict.allowed:
+        return Deny(Reason.RULE_DENIED, rule=verdict.rule, message=verdict.message, would_deny=verdict.would_deny)
+    if claims.account or verdict.account_rule is not None:
+        return Deny(Reason.ACCOUNT_REQUIRED, rule=verdict.account_rule, would_deny=verdict.would_deny)
+    if request.view and not plan.view:
+        return Deny(Reason.VIEW_NOT_ALLOWED, would_deny=verdict.would_deny)
+    limits = limits_of(claims, plan, policy.standing, verdict.limits)
+    return Allow(
+        file,
+        charges(limits, device),
+        expiry_of(claims, plan, policy.standing),
+        rate=limits.get(Rate.name),
+        rule=verdict.rule,
+        would_deny=verdict.would_deny,
+    )
+
+
+def _outlives(claims: Claims, plan: Plan, now: float) -> bool:
+    """Whether a token that does not say when it was made, so not later than `now`, is valid for too long."""
+    return claims.issued_at is None and plan.valid_for is not None and claims.expires_at - now > plan.valid_for
+
+
+def plan_of(claims: Claims, rules: RuleSet) -> Plan | Deny:
+    """The plan that a token names, else the default one, else one without a name and limits."""
+    name = claims.plan if claims.plan is not None else rules.default_plan
+    if name is None:
+        return Plan("")
+    plan = rules.plans.get(name)
+    return plan or Deny(Reason.TOKEN_CLAIMS, message="The token names a plan that the rules file has not.")
+
+
+def limits_of(claims: Claims, plan: Plan, standing: Standing, by_rules: Limits | None = None) -> Limits:
+    """The plan's limits, tightened by the token and by rules; an extension ends `valid_after_first` (see expiry_of)."""
+    limits = plan.limits.tightened(claims.limits).tightened(by_rules or Limits())
+    return limits if standing.extended_to(claims) is None else limits.without(ValidAfterFirst.name)
+
+
+def expiry_of(claims: Claims, plan: Plan, standing: Standing) -> int:
+    """When the link ends, in Unix seconds: by `exp` and its plan's `valid_for`, or later where it was extended.
+
+    An extension also ends `valid_after_first`: whoever gives it means that the link works until then.
+    `valid_for` counts from `iat`; a token that does not say when it was issued ends by its `exp` alone.
+    """
+    ends = claims.expires_at
+    if plan.valid_for is not None and claims.issued_at is not None:
+        ends = min(ends, claims.issued_at + plan.valid_for)
+    extended = standing.extended_to(claims)
+    return ends if extended is None else max(ends, extended)

@@ -13,14 +13,15 @@ def identify(request: DownloadRequest, secret: bytes) -> Device:
 
     Two people with one browser model on one network look alike; one person on two networks without the cookie does not.
     """
-    cookie = _digest(secret, "cookie", request.device_cookie) if request.device_cookie else None
+    brought = _digest(secret, "cookie", request.device_cookie) if request.device_cookie else None
+    offered = _digest(secret, "cookie", request.offered_cookie) if request.offered_cookie else None
     agent = _digest(secret, "agent", request.user_agent) if request.user_agent else None
     told = (request.user_agent, request.accept_language, request.client_hints, request.client_network)
     return Device(
-        cookie=cookie,
+        cookie=brought or offered,
         network=request.client_network,
         user_agent=agent,
-        id=cookie or _digest(secret, "headers", *told),
+        id=brought or _digest(secret, "headers", *told),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
@@ -26,21 +27,43 @@ class FileEntry:
         return self.key if self.key is not None else f"url:{self.url}"
 
     @property
+    def recorded(self) -> str:
+        """What events and addresses may hold: an external address without its query, which may be a signature."""
+        return self.identity if self.url is None else re.split(r"[?#]", self.identity, maxsplit=1)[0]
+
+    @property
     def shown_name(self) -> str:
         """What the buyer sees: the given name, else the last part of the key or address."""
-        return self.name or self.identity.rsplit("/", 1)[-1]
+        return self.name or self.recorded.rsplit("/", 1)[-1]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Limits:
-    """The limits a token carries itself. None: not limited here. `rate` in bytes/s, `valid_after_first` in s."""
+    """Limits by their names in tokens and plans, as numbers (`rate` in bytes/s, `valid_after_first` in s)."""
 
-    downloads: int | None = None
-    networks: int | None = None
-    devices: int | None = None
-    concurrent: int | None = None
-    rate: int | None = None
-    valid_after_first: int | None = None
+    values: tuple[tuple[str, int], ...]
+
+    def __init__(self, **values: int | None) -> None:
+        """None: not limited, as if the name were left out."""
+        kept = sorted((name, value) for name, value in values.items() if value is not None)
+        object.__setattr__(self, "values", tuple(kept))
+
+    def get(self, name: str) -> int | None:
+        """The limit of this name; None: not limited here."""
+        return dict(self.values).get(name)
+
+    def without(self, name: str) -> Limits:
+        """The same, and not limited in this one."""
+        return Limits(**{own: value for own, value in self.values if own != name})
+
+    def tightened(self, other: Limits) -> Limits:
+        """Both at once: of each limit the smaller number, so that neither can loosen the other."""
+        if not other.values:
+            return self
+        merged = dict(self.values)
+        for name, value in other.values:
+            merged[name] = min(value, merged.get(name, value))
+        return Limits(**merged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +99,8 @@ class Claims:
 class DownloadRequest:
     """One request for a file as every front door states it. Header values are None where the header is absent.
 
-    `client_network` is the address's IPv4 /24 or IPv6 /56; `device_cookie` our own cookie's value.
+    `client_network` is the address's IPv4 /24 or IPv6 /56; `device_cookie` our own cookie's value, `offered_cookie`
+    the one that the answer will set where the request brought none.
     """
 
     request_id: str
@@ -95,40 +119,100 @@ class DownloadRequest:
     accept_language: str = ""
     client_hints: str = ""
     device_cookie: str | None = field(default=None, repr=False)
+    offered_cookie: str | None = field(default=None, repr=False)
     view: bool = False
     campaign: str = ""
     front: str = "http"
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """What the geo data say of an address; None where they do not know it. `version` names the databases asked.
+
+    `country` ISO 3166-1 alpha-2, `region` ISO 3166-2 (`PL-14`), `continent` AF AN AS EU NA OC SA, `city` its English
+    name, `asn` a number, `network` a subset of NETWORK_TYPES (empty: known, and none of these).
+    """
+
+    country: str | None = None
+    continent: str | None = None
+    region: str | None = None
+    city: str | None = None
+    asn: int | None = None
+    network: frozenset[str] | None = None
+    version: str = ""
+
+
+NETWORK_TYPES = ("hosting", "vpn", "proxy", "tor", "anonymous")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that a rule may ask about one request. `plan` is the effective one, `now` Unix seconds."""
+
+    claims: Claims
+    file: FileEntry
+    plan: str | None
+    address: Address
+    place: Place
+    method: str
+    user_agent: str
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Named limits of the rules file. `valid_for` in seconds from the token's `iat`; `view`: may be shown inline."""
+
+    name: str
+    limits: Limits = field(default_factory=Limits)
+    valid_for: int | None = None
+    view: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Deny:
-    """A refusal, as a value. `retry_after` in seconds; `rule` names the deciding rule."""
+    """A refusal, as a value. `retry_after` in seconds; `rule` names the deciding rule, `plan` the effective plan."""
 
     reason: Reason
     rule: str | None = None
     message: str | None = None
     retry_after: int | None = None
+    plan: str | None = None
+    would_deny: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What one limit asks the ledger to check and apply. `kind` is a word the ledger script knows."""
+    """What one limit asks the ledger to check and apply when a transfer is opened. `kind` is a word of its scripts.
+
+    `count`: at most `limit` of this file. `distinct`: at most `limit` different values under `name` for the token;
+    this request's is `value`, and it will also be known under `alias`. `since_first`: no more than `limit` ms after
+    the token's first charged transfer. `concurrent`: at most `limit` transfers of the token live at once.
+    """
 
     kind: str
     limit: int | None
     reason: Reason
+    name: str = ""
+    value: str = ""
+    alias: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """Yes to the object under `key`, if the ledger can apply every charge.
+    """Yes to this file, if the ledger can apply every charge.
 
-    `expires_at` (Unix s) is refused by the ledger, on its clock.
+    `expires_at` (Unix s) is refused by the ledger, on its clock. `rate`: bytes/s for all the token's transfers
+    together. `would_deny`: rules that only observe and would have refused.
     """
 
-    key: str
+    file: FileEntry
     charges: tuple[Charge, ...]
     expires_at: int
+    plan: str | None = None
+    rate: int | None = None
+    rule: str | None = None
+    would_deny: tuple[str, ...] = ()
 
 
 Decision = Allow | Deny
@@ -159,7 +243,10 @@ class ByteRange:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Who a request seems to come from, for joins: each part a short opaque string, or None where unknown."""
+    """Who a request seems to come from: each part a short opaque string, or None where unknown.
+
+    `cookie` is the one that the request brought, else the one that its answer offers; `id` the request's own.
+    """
 
     cookie: str | None
     network: str
@@ -190,6 +277,14 @@ class Grant:
 
     granted: int
     reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """This request's turn in its token's shared rate: `size` bytes, to be sent after `wait` seconds."""
+
+    size: int
+    wait: float
 
 
 @dataclass(frozen=True, slots=True)

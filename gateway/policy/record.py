@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from gateway.policy.model import Claims, Device, DownloadRequest, FileEntry, StoredObject
+from gateway.policy.model import (
+    NETWORK_TYPES,
+    Allow,
+    Claims,
+    Deny,
+    Device,
+    DownloadRequest,
+    FileEntry,
+    Place,
+    StoredObject,
+)
+
+UNKNOWN = "unknown"
 
 
 def describe(
@@ -13,6 +25,8 @@ def describe(
     device: Device | None = None,
     stored: StoredObject | None = None,
     asked: int | None = None,
+    place: Place | None = None,
+    decision: Allow | Deny | None = None,
 ) -> dict[str, str]:
     """Event fields, by the names of docs/events.md; what is not known is left out. `asked` in body bytes."""
     fields: dict[str, str | None] = {
@@ -35,11 +49,31 @@ def describe(
             "tier": claims.tier,
         }
     if file is not None:
-        fields["file.key"] = file.identity
+        fields["file.key"] = file.recorded
     if device is not None:
         fields["device.id"] = device.id
     if stored is not None:
         fields |= {"file.size": str(stored.size), "file.etag": stored.etag}
     if asked is not None:
         fields["bytes.asked"] = str(asked)
+    if place is not None:
+        fields |= _of_place(place)
+    if decision is not None:
+        fields |= {"rule": decision.rule, "would_deny": ",".join(decision.would_deny)}
+        fields["plan"] = decision.plan or fields.get("plan")
     return {name: value for name, value in fields.items() if value}
+
+
+def _of_place(place: Place) -> dict[str, str | None]:
+    if not place.version:
+        return {}
+    types = sorted(place.network, key=NETWORK_TYPES.index) if place.network is not None else [UNKNOWN]
+    return {
+        "geo.version": place.version,
+        "geo.country.iso_code": place.country or UNKNOWN,
+        "geo.continent.code": place.continent,
+        "geo.region.iso_code": place.region,
+        "geo.city.name": place.city,
+        "as.number": str(place.asn) if place.asn is not None else None,
+        "client.network.type": ",".join(types),
+    }

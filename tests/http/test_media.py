@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.http.media import content_type, may_view
+from gateway.http.media import SEALED, as_viewed, content_type, may_view, viewing_policy
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,35 @@ def test_may_view(shown: str) -> None:
 @pytest.mark.parametrize("active", ["text/html", "IMAGE/SVG+XML", "application/xml", "application/zip", "text/xml;a=b"])
 def test_active_types_are_never_shown_inline(active: str) -> None:
     assert not may_view(active)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("text/plain", "text/plain; charset=utf-8"),
+        ("TEXT/plain ", "text/plain; charset=utf-8"),
+        ("text/plain;charset=iso-8859-2", "text/plain;charset=iso-8859-2"),
+        ("image/png", "image/png"),
+    ],
+)
+def test_as_viewed(said: str, shown: str) -> None:
+    assert as_viewed(said) == shown
+
+
+@pytest.mark.parametrize(
+    ("shown", "allowed"),
+    [
+        ("image/png", "style-src 'unsafe-inline'; sandbox"),
+        ("text/plain; charset=utf-8", "style-src 'unsafe-inline'; sandbox"),
+        ("application/pdf", "style-src 'unsafe-inline'; object-src 'self'"),
+        ("audio/wav", "style-src 'unsafe-inline'; media-src 'self'"),
+        ("VIDEO/mp4", "style-src 'unsafe-inline'; media-src 'self'"),
+    ],
+)
+def test_what_is_shown_is_allowed_no_more_than_it_needs(shown: str, allowed: str) -> None:
+    assert viewing_policy(shown) == f"default-src 'none'; {allowed}"
+
+
+@pytest.mark.parametrize("active", ["text/html", "image/svg+xml", "application/epub+zip", ""])
+def test_what_is_not_shown_stays_sealed(active: str) -> None:
+    assert viewing_policy(active) == SEALED

@@ -66,6 +66,12 @@ def test_wants_html(accept: str | None, expected: bool) -> None:
         ("*, pl;q=0.5", "en"),
         ("pl;q=0, de", "de"),
         ("pl;q=x", "en"),
+        ("en;q=0, *", "pl"),
+        ("en;q=0", "en"),
+        ("en-US, en;q=0, de;q=0.1", "de"),
+        ("pl_PL", "en"),
+        (";;,,=q, \x00;q=1, pl;q=0.001", "pl"),
+        ("*;q=0", "en"),
         ("zh-Hant-TW-" + "x-" * 5000, "en"),
     ],
 )

@@ -76,7 +76,7 @@ def test_the_largest_payload() -> None:
         tier="gold",
         account=True,
         ip=(IPv4Network("203.0.113.0/24"), IPv6Network("2001:db8::/32")),
-        limits=Limits(5, 3, 2, 1, 2_000_000, 259_200),
+        limits=Limits(downloads=5, networks=3, devices=2, concurrent=1, rate=2_000_000, valid_after_first=259_200),
     )
     assert isinstance(claims, Claims)
     assert write_claims(claims) == payload

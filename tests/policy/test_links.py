@@ -28,4 +28,10 @@ def claims(expires_at: int = NOW + 1, not_before: int | None = None, downloads: 
     ],
 )
 def test_state(link: Claims, used: dict[str, int], expected: str) -> None:
-    assert state(link, used, NOW) == expected
+    assert state(link, link.limits, used, NOW, expires_at=link.expires_at, revoked=False) == expected
+    assert state(link, link.limits, used, NOW, expires_at=link.expires_at, revoked=True) == "revoked"
+
+
+def test_state_goes_by_the_expiry_that_holds() -> None:
+    assert state(claims(expires_at=NOW - 1), Limits(), {}, NOW, expires_at=NOW + 1, revoked=False) == "valid"
+    assert state(claims(expires_at=NOW + 9), Limits(), {}, NOW, expires_at=NOW, revoked=False) == "expired"

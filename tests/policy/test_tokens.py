@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from gateway.policy.claims import AUDIENCE, LIMIT_MAX, TIME_MAX
+from gateway.policy.claims import AUDIENCE, TIME_MAX
 from gateway.policy.keys import KeySet, SigningKey, load_key
+from gateway.policy.limits import BY_NAME, LIMIT_MAX
 from gateway.policy.model import Claims, Deny, FileEntry, Limits
 from gateway.policy.reasons import Reason
 from gateway.policy.tokens import TOKEN_MAX, encode, parse, timely, verify
@@ -46,7 +47,7 @@ urls = st.from_regex(r"\Ahttps://[a-z][a-z0-9]{0,8}\.example(:[0-9]{2,4})?(/[a-z
 names = st.none() | texts
 files = st.builds(FileEntry, keys_of_files, st.none(), names) | st.builds(FileEntry, st.none(), urls, names)
 times = st.integers(0, TIME_MAX)
-limits = st.builds(Limits, *[st.none() | st.integers(1, LIMIT_MAX)] * 6)
+limits = st.builds(Limits, **{name: st.none() | st.integers(1, LIMIT_MAX) for name in BY_NAME})
 networks = st.builds(
     lambda address, bits: ip_network((address, bits), strict=False), st.ip_addresses(v=4), st.integers(0, 32)
 ) | st.builds(
@@ -157,7 +158,7 @@ def test_an_expired_token_is_handed_on_for_the_ledger_to_judge(expires_at: int) 
         (replace(CLAIMS, files=(FileEntry(None),)), "neither a key nor"),
         (replace(CLAIMS, token_id="{T}"), "jti"),
         (replace(CLAIMS, expires_at=TIME_MAX + 1), "exp is not a whole number"),
-        (replace(CLAIMS, limits=Limits(downloads=0)), "downloads is not a whole number"),
+        (replace(CLAIMS, limits=Limits(downloads=0)), "downloads: is not a whole number"),
         (replace(CLAIMS, order_id=""), "order is not a text"),
         (replace(CLAIMS, files=[FileEntry("a")]), "cannot be written"),
         (replace(CLAIMS, files=tuple(FileEntry(f"folder/{n}.wav") for n in range(400))), "longer than 4096 bytes"),

@@ -1,0 +1,190 @@
+"""What a condition is: how its written form is read, and whom it means. Read with `Reader`, kept in CONDITIONS."""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import tzinfo
+from typing import ClassVar, Protocol, Self, TypeVar, cast
+
+from gateway.document import Mistakes, Node, join, short
+from gateway.policy.model import Facts
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+WRONG_ENTRIES_MAX = 50
+"""A list with more wrong entries than this is wrong as a whole: more lines would tell nothing new."""
+
+
+class Condition(Protocol):
+    """One key of a `when:`. `needs`: the geo database it asks, of `city`, `asn`, `anonymous`."""
+
+    key: ClassVar[str]
+    needs: ClassVar[str | None]
+
+    @classmethod
+    def read(cls, node: Node, key: str, reader: Reader) -> Self:
+        """From its written form. Mistakes go to the reader; where it has any, what is returned is never used."""
+
+    def matches(self, facts: Facts) -> bool:
+        """Whether the request is meant."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf(ABC):
+    """One fact of the request is among some values. `word` reads one of them; its ValueError says what is wrong.
+
+    All conditions of this kind are answered by one look-up for all rules (policy.index).
+    """
+
+    key: ClassVar[str]
+    needs: ClassVar[str | None] = None
+    word: ClassVar[Callable[[str], Hashable]]
+    values: frozenset[Hashable]
+
+    @classmethod
+    def read(cls, node: Node, key: str, reader: Reader) -> Self:
+        return cls(reader.values(node, key, cls.word, frozenset))
+
+    @staticmethod
+    @abstractmethod
+    def fact(facts: Facts) -> Hashable:
+        """What is looked for; None where it is not known."""
+
+    def matches(self, facts: Facts) -> bool:
+        return self.fact(facts) in self.values
+
+
+When = tuple[Condition, ...]
+"""One `when:`, all of which must hold."""
+
+
+def holds(when: When, facts: Facts) -> bool:
+    """Whether all of these conditions hold."""
+    for condition in when:  # noqa: SIM110  all() makes a generator, which costs more than most conditions
+        if not condition.matches(facts):
+            return False
+    return True
+
+
+@dataclass(slots=True)
+class Reader:
+    """What a condition may ask while it is read. `zone` gives an IANA time zone or raises ValueError; `databases` are
+    the geo databases there are, None where that is not known; `plans` the names of the file's plans.
+    """
+
+    conditions: Mapping[str, type[Condition]]
+    mistakes: Mistakes
+    lists: Mapping[str, Iterable[Node]]
+    plans: Iterable[str]
+    zone: Callable[[str], tzinfo]
+    databases: Iterable[str] | None = None
+    needs: set[str] = field(default_factory=set)
+    _built: dict[tuple[Hashable, ...], object] = field(default_factory=dict)
+
+    def wrong(self, node: Node, key: str, text: str) -> None:
+        """What is wrong and, behind a semicolon, what would be right; the value itself goes in front."""
+        shown = f"'{short(node.value)}' " if isinstance(node.value, str) else ""
+        self.mistakes.add(node.source, key, f"{shown}{text}")
+
+    def when(self, node: Node, key: str) -> When:
+        """The conditions of a mapping."""
+        found: list[Condition] = []
+        for name, child in self.members(node, key, "condition", "country: PL").items():
+            condition = self.conditions.get(name)
+            if condition is None:
+                self.mistakes.add(child.source, join(key, name), unknown("condition", name, self.conditions))
+            elif child.value is None:
+                self.wrong(child, join(key, name), "has no value; give it one or remove the line")
+            else:
+                self._need(condition, child, join(key, name))
+                found.append(condition.read(child, join(key, name), self))
+        return tuple(found)
+
+    def members(self, node: Node, key: str, what: str, example: str) -> dict[str, Node]:
+        """A mapping's members; anything else, and an empty one, is a mistake. `what` names them, like `example`."""
+        if node.value is None:
+            self.wrong(node, key, f"has no value; write {{{example}}}")
+        elif not isinstance(node.value, dict):
+            self.wrong(
+                Node(node.source, None), key, f"is no mapping; write {{{example}}} or one `{what}: value` a line"
+            )
+        elif not node.value:
+            self.wrong(node, key, f"is empty; name at least one {what}, such as {{{example}}}")
+        else:
+            return node.value
+        return {}
+
+    def text(self, node: Node, key: str, right: str) -> str | None:
+        """A single text; None where it is none, which is then reported."""
+        if isinstance(node.value, str):
+            return node.value
+        state = "has no value" if node.value is None else "is not one single value"
+        self.wrong(node, key, f"{state}; {right}")
+        return None
+
+    def values(self, node: Node, key: str, read: Callable[[str], T], build: Callable[[Iterable[T]], S]) -> S:
+        """One value, a list of values, `$name` of a list, or a list with such names in it: all of them, built into one.
+
+        `read` raises ValueError saying what is wrong. A list that stands alone is read once, however many rules use it.
+        """
+        if not (isinstance(node.value, str) and node.value.startswith("$")):
+            return build(self._read(self._entries(node, key), read))
+        known = (node.value, read, build)
+        if known not in self._built:
+            self._built[known] = build(self._read(self._entries(node, key), read))
+        return cast(S, self._built[known])
+
+    def _read(self, entries: Iterable[tuple[Node, str]], read: Callable[[str], T]) -> Iterator[T]:
+        wrong = 0
+        for entry, key in entries:
+            if entry.value is None or not isinstance(entry.value, str):
+                continue
+            try:
+                yield read(entry.value)
+            except ValueError as error:
+                wrong += 1
+                if wrong > WRONG_ENTRIES_MAX:
+                    self.mistakes.add(entry.source, key, "and what follows is not looked at; correct the others first")
+                    return
+                self.wrong(entry, key, str(error))
+
+    def _entries(self, node: Node, key: str) -> Iterator[tuple[Node, str]]:
+        if isinstance(node.value, list):
+            if not node.value:
+                self.wrong(node, key, "is an empty list; give it a value or remove the line")
+            for index, item in enumerate(node.value):
+                if self.text(item, join(key, index), "write one value") is not None:
+                    yield from self._entries(item, join(key, index))
+        elif self.text(node, key, "write one value, or a list of them: [a, b]") is None:
+            return
+        elif isinstance(node.value, str) and node.value.startswith("$"):
+            entries = self.lists.get(node.value[1:])
+            if entries is None:
+                names = [f"${name}" for name in self.lists]
+                self.mistakes.add(node.source, key, unknown("list", node.value, names, "add it under lists"))
+            else:
+                yield from ((entry, key) for entry in entries)
+        else:
+            yield node, key
+
+    def _need(self, condition: type[Condition], node: Node, key: str) -> None:
+        if condition.needs is None:
+            return
+        self.needs.add(condition.needs)
+        if self.databases is not None and condition.needs not in self.databases:
+            name = f"geo.{condition.needs}"
+            self.mistakes.add(node.source, key, f"needs {name} in the settings; name the database there")
+
+
+def unknown(what: str, name: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """That there is nothing of this name, and what was probably meant."""
+    names = sorted(known)
+    nearest = difflib.get_close_matches(name.lower(), names, 1)
+    if nearest:
+        return f"{short(name)} is no {what}; did you mean {nearest[0]}?"
+    right = otherwise or f"write one of {', '.join(names)}"
+    return f"{short(name)} is no {what}; {right}"

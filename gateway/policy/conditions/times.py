@@ -1,0 +1,146 @@
+"""When a request comes: by the wall clock of a time zone, or before or after one moment."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from typing import ClassVar, Self
+
+from gateway.document import Node, join
+from gateway.policy.conditions.base import Reader, unknown
+from gateway.policy.model import Facts
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+_HOURS = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]|24(?=:00)):([0-5][0-9])")
+_MOMENT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+_SHORT = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[Tt ]([0-9]{2}:[0-9]{2})(:[0-9]{2})?)?([Zz]|[+-][0-9]{2}:[0-9]{2})?"
+)
+
+Span = tuple[int, int]
+"""From this minute of the day until before that one; until the next day's where the second is not larger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """It is one of these days (0 is Monday) and hours. Hours over midnight belong to the day they begin."""
+
+    key: ClassVar[str] = "time"
+    needs: ClassVar[str | None] = None
+    days: frozenset[int]
+    hours: tuple[Span, ...]
+    zone: tzinfo
+
+    @classmethod
+    def read(cls, node: Node, key: str, reader: Reader) -> Self:
+        members = reader.members(node, key, "part of a time", 'days: mon-fri, hours: "08:00-18:00"')
+        for name, child in members.items():
+            if name not in ("days", "hours", "zone"):
+                text = unknown("part of a time", name, ("days", "hours", "zone"))
+                reader.mistakes.add(child.source, join(key, name), text)
+        if members and not {"days", "hours"} & members.keys():
+            text = 'has neither days nor hours; write {days: mon-fri}, {hours: "08:00-18:00"} or both'
+            reader.mistakes.add(node.source, key, text)
+        days, hours, zone = (members.get(name) for name in ("days", "hours", "zone"))
+        written = [] if days is None else reader.values(days, join(key, "days"), _days, list)
+        return cls(
+            frozenset(range(7)) if days is None else frozenset().union(*written),
+            ((0, 24 * 60),) if hours is None else reader.values(hours, join(key, "hours"), _hours, tuple),
+            UTC if zone is None else _zone(zone, join(key, "zone"), reader),
+        )
+
+    def matches(self, facts: Facts) -> bool:
+        now = datetime.fromtimestamp(facts.now, self.zone)
+        minute, day = now.hour * 60 + now.minute, now.weekday()
+        for start, stop in self.hours:
+            if start < stop:
+                if start <= minute < stop and day in self.days:
+                    return True
+            elif (minute >= start and day in self.days) or (minute < stop and (day - 1) % 7 in self.days):
+                return True
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """It is earlier than this moment (Unix s)."""
+
+    key: ClassVar[str] = "before"
+    needs: ClassVar[str | None] = None
+    moment: float
+
+    @classmethod
+    def read(cls, node: Node, key: str, reader: Reader) -> Self:
+        return cls(_moment(node, key, reader))
+
+    def matches(self, facts: Facts) -> bool:
+        return facts.now < self.moment
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """It is this moment (Unix s) or later."""
+
+    key: ClassVar[str] = "after"
+    needs: ClassVar[str | None] = None
+    moment: float
+
+    @classmethod
+    def read(cls, node: Node, key: str, reader: Reader) -> Self:
+        return cls(_moment(node, key, reader))
+
+    def matches(self, facts: Facts) -> bool:
+        return facts.now >= self.moment
+
+
+def _days(text: str) -> frozenset[int]:
+    first, dash, last = text.partition("-")
+    if first in DAYS and (last in DAYS or not dash):
+        start = DAYS.index(first)
+        count = (DAYS.index(last) - start) % 7 if dash else 0
+        return frozenset((start + step) % 7 for step in range(count + 1))
+    meant = [part.strip().lower()[:3] for part in re.split("[-–]", text, maxsplit=1)]
+    right = "-".join(meant) if set(meant) <= set(DAYS) else "mon, or a range such as mon-fri"
+    raise ValueError(f"is no day; write {right}")
+
+
+def _hours(text: str) -> Span:
+    found = _HOURS.fullmatch(text)
+    if found is None:
+        raise ValueError('are no hours; write them like "08:00-18:00", from 00:00 to 24:00')
+    start, stop = int(found[1]) * 60 + int(found[2]), int(found[3]) * 60 + int(found[4])
+    if start == stop:
+        raise ValueError('begin and end at the same time; write "00:00-24:00" for the whole day')
+    return start, stop
+
+
+def _zone(node: Node, key: str, reader: Reader) -> tzinfo:
+    name = reader.text(node, key, "write a time zone, such as Europe/Warsaw")
+    try:
+        return UTC if name is None else reader.zone(name)
+    except ValueError as error:
+        reader.wrong(node, key, str(error))
+        return UTC
+
+
+def _moment(node: Node, key: str, reader: Reader) -> float:
+    text = reader.text(node, key, "write one time, such as 2026-12-24T00:00:00+01:00")
+    if text is None:
+        return 0.0
+    try:
+        if _MOMENT.fullmatch(text):
+            return datetime.fromisoformat(text.upper()).timestamp()
+        if (found := _SHORT.fullmatch(text)) is not None:
+            right = f"{found[1]}T{found[2] or '00:00'}{found[3] or ':00'}{found[4] or '+01:00'}"
+            datetime.fromisoformat(right)
+            reader.wrong(node, key, f"has no seconds or no offset from UTC; write it like {right}")
+            return 0.0
+    except (ValueError, OverflowError):
+        reader.wrong(node, key, "is no time that exists; write one such as 2026-12-24T00:00:00+01:00")
+        return 0.0
+    reader.wrong(node, key, "is no time; write RFC 3339, such as 2026-12-24T00:00:00+01:00")
+    return 0.0

@@ -1,0 +1,233 @@
+"""A rules file's tree as a RuleSet, or all that is wrong with it: nothing is guessed, nothing is left out silently."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from gateway.document import Node, join, short
+from gateway.policy.conditions.base import Reader, unknown
+from gateway.policy.conditions.words import label
+from gateway.policy.limits import BY_NAME, read_limit
+from gateway.policy.model import Limits, Plan
+from gateway.policy.ruleset import OTHERWISE, Action, Rule, RuleSet
+from gateway.policy.units import parse_duration
+
+NAME_MAX = 80
+MESSAGE_MAX = 500
+_TOP = ("version", "plans", "default_plan", "lists", "rules", "otherwise")
+_RULE = ("name", "when", "then", "message", "mode")
+_PLAIN: Mapping[str, Action] = {"allow": "allow", "deny": "deny", "require_account": "require_account"}
+_REFUSED: tuple[Action, Limits] = ("deny", Limits())
+_LATER = ("deliver", "stamp", "tier")
+
+_DIGITS = re.compile(r"[1-9][0-9]{0,17}")
+_PLAN_EXAMPLE = "standard: {valid_for: 30d, downloads: 5}"
+_THEN = "write allow, deny, require_account or {limit: {rate: 2MB/s}}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """A mapping, where it stands, and its members."""
+
+    source: str
+    key: str
+    members: Mapping[str, Node]
+
+
+def read_ruleset(tree: Node, reader: Reader, version: str) -> RuleSet:
+    """The rule set of a whole file. Where the reader has mistakes afterwards, it must not be used."""
+    top = _known(tree, "", _TOP, "key of a rules file", reader)
+    version_of_grammar = _required(top, "version", "write version: 1", reader)
+    _choice(version_of_grammar, "version", ("1",), reader)
+    given = _required(top, OTHERWISE, "write otherwise: allow, or otherwise: deny", reader)
+    otherwise = _choice(given, OTHERWISE, ("allow", "deny"), reader)
+    plans = _plans(top.members.get("plans"), reader)
+    reader.plans = tuple(plans)
+    default = top.members.get("default_plan")
+    default_plan = None if default is None else reader.text(default, "default_plan", "name a plan")
+    if default is not None and default_plan is not None and default_plan not in plans:
+        text = unknown("plan", default_plan, plans, "add it under plans")
+        reader.mistakes.add(default.source, "default_plan", text)
+    rules = _rules(top.members.get("rules"), reader)
+    return RuleSet(
+        version=version,
+        plans=MappingProxyType(plans),
+        default_plan=default_plan,
+        needs=frozenset(reader.needs),
+        rules=rules,
+        otherwise=otherwise == "allow",
+    )
+
+
+def _plans(node: Node | None, reader: Reader) -> dict[str, Plan]:
+    if node is None:
+        return {}
+    written = reader.members(node, "plans", "plan", _PLAN_EXAMPLE)
+    return {
+        _label(name, child, join("plans", name), reader): _plan(name, child, reader) for name, child in written.items()
+    }
+
+
+def _plan(name: str, node: Node, reader: Reader) -> Plan:
+    key = join("plans", name)
+    if not isinstance(node.value, dict):
+        reader.wrong(
+            Node(node.source, None), key, "is no plan; write {valid_for: 30d, downloads: 5}, or {} for no limits"
+        )
+        return Plan(name)
+    members = dict(node.value)
+    valid_for, view = members.pop("valid_for", None), members.pop("view", None)
+    return Plan(
+        name,
+        _limits(members, key, ("valid_for", "view", *BY_NAME), reader),
+        None if valid_for is None else _duration(valid_for, join(key, "valid_for"), reader),
+        view is not None and _choice(view, join(key, "view"), ("true", "false"), reader) == "true",
+    )
+
+
+def _limits(members: Mapping[str, Node], key: str, known: Iterable[str], reader: Reader) -> Limits:
+    numbers: dict[str, int] = {}
+    for name, child in members.items():
+        place = join(key, name)
+        if name not in BY_NAME:
+            reader.mistakes.add(child.source, place, unknown("limit", name, known))
+            continue
+        text = reader.text(child, place, "give it a value or remove the line")
+        if text is not None and (number := _number(name, text, child, place, reader)) is not None:
+            numbers[name] = number
+    return Limits(**numbers)
+
+
+def _number(name: str, text: str, node: Node, key: str, reader: Reader) -> int | None:
+    is_plain = BY_NAME[name].parse is None
+    given = int(text) if is_plain and _DIGITS.fullmatch(text) else text
+    try:
+        return read_limit(name, given)
+    except ValueError as error:
+        wrong = str(error)
+    # What parses a unit says only what would be right; what checks the number says only what is wrong.
+    if wrong.startswith("write"):
+        reader.wrong(node, key, f"is no {name}; {wrong}")
+    else:
+        right = "write one in digits alone, such as 5" if is_plain else "write one in between"
+        reader.wrong(node, key, f"{wrong}; {right}, or remove the line for no limit")
+    return None
+
+
+def _duration(node: Node, key: str, reader: Reader) -> int | None:
+    text = reader.text(node, key, "write a duration, such as 30d")
+    if text is None:
+        return None
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        reader.wrong(node, key, f"is no duration; {error}")
+        return None
+    if seconds < 1:
+        reader.wrong(node, key, "is no time at all; write a longer one, such as 30d")
+    return seconds
+
+
+def _rules(node: Node | None, reader: Reader) -> tuple[Rule, ...]:
+    if node is None:
+        return ()
+    if not isinstance(node.value, list) or not node.value:
+        state = "is an empty list" if isinstance(node.value, list) else "is no list"
+        reader.mistakes.add(node.source, "rules", f"{state}; write one `- name: …` a rule, or remove the line")
+        return ()
+    rules: list[Rule] = []
+    places: dict[str, str] = {}
+    for index, child in enumerate(node.value):
+        key = join("rules", index)
+        rule = _rule(child, key, reader)
+        if rule is None:
+            continue
+        first = places.get(rule.name)
+        places.setdefault(rule.name, child.source)
+        if rule.name == OTHERWISE:
+            reader.mistakes.add(child.source, join(key, "name"), f"{OTHERWISE} is kept; choose another name")
+        elif rule.name and first is not None:
+            text = f"'{short(rule.name)}' is there twice, first at {first}; give each rule a name of its own"
+            reader.mistakes.add(child.source, join(key, "name"), text)
+        rules.append(rule)
+    return tuple(rules)
+
+
+def _rule(node: Node, key: str, reader: Reader) -> Rule | None:
+    if not isinstance(node.value, dict):
+        reader.mistakes.add(node.source, key, "is no rule; write {name: …, when: {…}, then: …}")
+        return None
+    rule = _known(node, key, _RULE, "key of a rule", reader)
+    name = _required(rule, "name", "give the rule a name, which events will show", reader)
+    when = _required(rule, "when", "say whom it means, such as when: {country: PL}", reader)
+    then = _required(rule, "then", _THEN, reader)
+    action, limits = _REFUSED if then is None else _then(then, join(key, "then"), reader)
+    message, mode = rule.members.get("message"), rule.members.get("mode")
+    if message is not None and then is not None and action != "deny":
+        reader.mistakes.add(message.source, join(key, "message"), "is for deny only; remove it")
+    return Rule(
+        "" if name is None else _text_of(name, join(key, "name"), NAME_MAX, reader),
+        () if when is None else reader.when(when, join(key, "when")),
+        action,
+        None if message is None else _text_of(message, join(key, "message"), MESSAGE_MAX, reader),
+        limits,
+        mode is not None and _choice(mode, join(key, "mode"), ("enforce", "observe"), reader) == "observe",
+    )
+
+
+def _then(node: Node, key: str, reader: Reader) -> tuple[Action, Limits]:
+    value = node.value
+    if isinstance(value, str):
+        if value in _PLAIN:
+            return _PLAIN[value], Limits()
+        text = f"limit has no limits; {_THEN}" if value == "limit" else unknown("action", value, _PLAIN, _THEN)
+    elif isinstance(value, dict) and list(value) == ["limit"]:
+        place = join(key, "limit")
+        return "limit", _limits(reader.members(value["limit"], place, "limit", "rate: 2MB/s"), place, BY_NAME, reader)
+    elif isinstance(value, dict) and not value.keys().isdisjoint(_LATER):
+        text = f"{next(name for name in _LATER if name in value)} is no action of this release; {_THEN}"
+    else:
+        text = f"{'has no value' if value is None else 'is no single action'}; {_THEN}"
+    reader.mistakes.add(node.source, key, text)
+    return _REFUSED
+
+
+def _known(node: Node, key: str, known: Iterable[str], what: str, reader: Reader) -> _Section:
+    """A mapping with the members whose names are known; the others are reported."""
+    members = node.value if isinstance(node.value, dict) else {}
+    for name, child in members.items():
+        if name not in known:
+            reader.mistakes.add(child.source, join(key, name), unknown(what, name, known))
+    return _Section(node.source, key, {name: child for name, child in members.items() if name in known})
+
+
+def _required(section: _Section, name: str, right: str, reader: Reader) -> Node | None:
+    if name not in section.members:
+        reader.mistakes.add(section.source, join(section.key, name), f"is missing; {right}")
+    return section.members.get(name)
+
+
+def _choice(node: Node | None, key: str, choices: tuple[str, ...], reader: Reader) -> str | None:
+    if node is None:
+        return None
+    right = f"write {' or '.join(choices)}"
+    text = reader.text(node, key, right)
+    if text is not None and text not in choices:
+        reader.wrong(node, key, f"is not what can stand here; {right}")
+    return text
+
+
+def _text_of(node: Node, key: str, longest: int, reader: Reader) -> str:
+    text = reader.text(node, key, "write a short text")
+    return "" if text is None else _label(text, node, key, reader, longest)
+
+
+def _label(text: str, node: Node, key: str, reader: Reader, longest: int = NAME_MAX) -> str:
+    try:
+        return label(text, longest)
+    except ValueError as error:
+        reader.wrong(Node(node.source, text), key, str(error))
+        return text

@@ -1,0 +1,135 @@
+"""What has been ordered of links since they were made: revoked or extended, by token or by order.
+
+A revocation is final, and of two extensions the later counts: in whichever sequence orders arrive, and however often.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from gateway.policy.claims import TEXT_MAX, TIME_MAX
+from gateway.policy.events import clean
+from gateway.policy.model import Claims
+
+Verb = Literal["revoke", "extend"]
+
+VERSION = "1"
+"""Of a written order. It changes with the meaning of a field; fields that are not known are passed over."""
+
+_VERBS: Mapping[str, Verb] = {"revoke": "revoke", "extend": "extend"}
+_TOKEN_KEY = re.compile(r"[0-9a-f]{32}")
+_SECONDS = re.compile(r"[0-9]{1,12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One word of the ops. Exactly one of `token_key` (see Claims) and `order_id` is set; `time` Unix seconds.
+
+    By `order_id` it holds for the order's tokens issued until `time`, and for those that do not say when they were
+    issued. `expires_at` (Unix s) is an extension's new `exp`. Raises ValueError for what makes no order.
+    """
+
+    verb: Verb
+    time: int
+    token_key: str | None = None
+    order_id: str | None = None
+    expires_at: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.token_key is None) == (self.order_id is None):
+            raise ValueError("it is not about either one link or one order")
+        if (self.expires_at is None) == (self.verb == "extend"):
+            raise ValueError("an extension has a new expiry, and a revocation has none")
+
+
+class Standing:
+    """All orders so far, in memory."""
+
+    def __init__(self) -> None:
+        self._revoked_tokens: set[str] = set()
+        self._revoked_orders: dict[str, int] = {}
+        # (when it was ordered, the new expiry): of two in the same second the longer one counts, everywhere alike.
+        self._extended_tokens: dict[str, tuple[int, int]] = {}
+        self._extended_orders: dict[str, tuple[int, int]] = {}
+
+    def apply(self, order: Order) -> None:
+        """Take one order in; again does no harm."""
+        if order.expires_at is not None:
+            given = (order.time, order.expires_at)
+            extended = self._extended_tokens if order.token_key is not None else self._extended_orders
+            name = order.token_key or order.order_id or ""
+            extended[name] = max(given, extended.get(name, given))
+        elif order.token_key is not None:
+            self._revoked_tokens.add(order.token_key)
+        elif order.order_id is not None:
+            self._revoked_orders[order.order_id] = max(order.time, self._revoked_orders.get(order.order_id, 0))
+
+    def is_revoked(self, claims: Claims) -> bool:
+        """Whether the link is revoked, by itself or with its order."""
+        if claims.token_key in self._revoked_tokens:
+            return True
+        until = self.order_revoked_until(claims.order_id) if claims.order_id is not None else None
+        return until is not None and _issued_by(claims, until)
+
+    def order_revoked_until(self, order_id: str) -> int | None:
+        """The order's links issued until then (Unix s) are revoked; None where the order never was."""
+        return self._revoked_orders.get(order_id)
+
+    def extended_to(self, claims: Claims) -> int | None:
+        """The expiry (Unix s) that overrides the token's, None where it was not extended."""
+        given = []
+        if by_token := self._extended_tokens.get(claims.token_key):
+            given.append(by_token)
+        by_order = self._extended_orders.get(claims.order_id) if claims.order_id is not None else None
+        if by_order is not None and _issued_by(claims, by_order[0]):
+            given.append(by_order)
+        return max(given)[1] if given else None
+
+
+def write_order(order: Order) -> dict[str, str]:
+    """The flat fields that `read_order` reads as `order`. Raises ValueError for an order that could not be read."""
+    fields = {
+        "v": VERSION,
+        "verb": order.verb,
+        "time": order.time,
+        "token.key": order.token_key,
+        "order.id": order.order_id,
+        "expires_at": order.expires_at,
+    }
+    written = {name: str(value) for name, value in fields.items() if value is not None}
+    read_order(written)
+    return written
+
+
+def read_order(fields: Mapping[str, str]) -> Order:
+    """Raises ValueError for fields that are no order of this version; its words quote none of them."""
+    if fields.get("v") != VERSION:
+        raise ValueError(f"it is not of version {VERSION}")
+    verb, token_key, order_id = _VERBS.get(fields.get("verb", "")), fields.get("token.key"), fields.get("order.id")
+    if verb is None:
+        raise ValueError("its verb is neither revoke nor extend")
+    if token_key is not None and not _TOKEN_KEY.fullmatch(token_key):
+        raise ValueError("its token.key is not 32 hex digits")
+    if order_id is not None and not is_order_id(order_id):
+        raise ValueError("its order.id is none that a link can have")
+    expires_at = _seconds(fields, "expires_at") if "expires_at" in fields else None
+    return Order(verb, _seconds(fields, "time"), token_key, order_id, expires_at)
+
+
+def is_order_id(text: str) -> bool:
+    """Whether a token can carry this as its `order`."""
+    return bool(text) and text == text.strip() and text == clean(text, TEXT_MAX)
+
+
+def _seconds(fields: Mapping[str, str], name: str) -> int:
+    text = fields.get(name, "")
+    if not _SECONDS.fullmatch(text) or int(text) > TIME_MAX:
+        raise ValueError(f"its {name} is not Unix seconds until the year 9999")
+    return int(text)
+
+
+def _issued_by(claims: Claims, time: int) -> bool:
+    return claims.issued_at is None or claims.issued_at <= time

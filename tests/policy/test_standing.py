@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import permutations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.policy.claims import TIME_MAX
+from gateway.policy.model import Claims, FileEntry
+from gateway.policy.standing import Order, Standing, is_order_id, read_order, write_order
+
+LINK = Claims("shop", "t1", 1000, (FileEntry("a"),), issued_at=50, order_id="10001")
+OTHER = replace(LINK, token_id="t2")
+KEY = LINK.token_key
+
+
+def after(*orders: Order) -> Standing:
+    standing = Standing()
+    for order in orders:
+        standing.apply(order)
+    return standing
+
+
+@pytest.mark.parametrize(
+    ("order", "claims", "revoked"),
+    [
+        (Order("revoke", 60, token_key=KEY), LINK, True),
+        (Order("revoke", 10, token_key=KEY), LINK, True),
+        (Order("revoke", 60, token_key=KEY), OTHER, False),
+        (Order("revoke", 60, token_key=KEY), replace(LINK, issuer="another shop"), False),
+        (Order("revoke", 60, order_id="10001"), LINK, True),
+        (Order("revoke", 50, order_id="10001"), LINK, True),
+        (Order("revoke", 49, order_id="10001"), LINK, False),
+        (Order("revoke", 0, order_id="10001"), replace(LINK, issued_at=None), True),
+        (Order("revoke", 60, order_id="10002"), LINK, False),
+        (Order("revoke", 60, order_id="10001"), replace(LINK, order_id=None), False),
+        (Order("extend", 60, token_key=KEY, expires_at=2000), LINK, False),
+    ],
+)
+def test_revoked(order: Order, claims: Claims, revoked: bool) -> None:
+    assert after(order).is_revoked(claims) is revoked
+
+
+@pytest.mark.parametrize(
+    ("orders", "expected"),
+    [
+        ([], None),
+        ([Order("extend", 60, token_key=KEY, expires_at=2000)], 2000),
+        ([Order("extend", 60, token_key=OTHER.token_key, expires_at=2000)], None),
+        ([Order("extend", 60, order_id="10001", expires_at=2000)], 2000),
+        ([Order("extend", 49, order_id="10001", expires_at=2000)], None),
+        ([Order("extend", 60, token_key=KEY, expires_at=3000), Order("extend", 61, token_key=KEY, expires_at=2)], 2),
+        (
+            [Order("extend", 61, token_key=KEY, expires_at=3000), Order("extend", 60, order_id="10001", expires_at=9)],
+            3000,
+        ),
+        (
+            [Order("extend", 61, order_id="10001", expires_at=9), Order("extend", 60, token_key=KEY, expires_at=3000)],
+            9,
+        ),
+        ([Order("extend", 60, token_key=KEY, expires_at=5), Order("extend", 60, token_key=KEY, expires_at=4)], 5),
+    ],
+)
+def test_extended_whatever_the_sequence(orders: list[Order], expected: int | None) -> None:
+    for sequence in permutations(orders):
+        assert after(*sequence, *sequence).extended_to(LINK) == expected
+
+
+def test_an_order_stays_revoked_until_the_latest_time() -> None:
+    standing = after(Order("revoke", 60, order_id="10001"), Order("revoke", 40, order_id="10001"))
+    assert standing.order_revoked_until("10001") == 60
+    assert standing.order_revoked_until("10002") is None
+
+
+TIMES = st.integers(0, 6)
+LINKS = st.builds(
+    replace,
+    st.just(LINK),
+    token_id=st.sampled_from("ab"),
+    order_id=st.sampled_from(["x", "y", None]),
+    issued_at=st.one_of(st.none(), TIMES),
+)
+SUBJECTS = st.one_of(
+    st.sampled_from([{"token_key": replace(LINK, token_id=name).token_key} for name in "ab"]),
+    st.sampled_from([{"order_id": name} for name in "xy"]),
+)
+ORDERS = st.one_of(
+    st.builds(lambda time, subject: Order("revoke", time, **subject), TIMES, SUBJECTS),
+    st.builds(lambda time, subject, end: Order("extend", time, **subject, expires_at=end), TIMES, SUBJECTS, TIMES),
+)
+
+
+def is_meant(claims: Claims, order: Order) -> bool:
+    if order.token_key is not None:
+        return order.token_key == claims.token_key
+    return order.order_id == claims.order_id and (claims.issued_at is None or claims.issued_at <= order.time)
+
+
+@given(st.lists(ORDERS), LINKS, st.randoms(use_true_random=False))
+def test_it_says_what_a_walk_through_all_orders_says(orders: list[Order], claims: Claims, random) -> None:
+    meant = [order for order in orders if is_meant(claims, order)]
+    ends = sorted((order.time, order.expires_at) for order in meant if order.expires_at is not None)
+    sequence = orders + orders[: len(orders) // 2]
+    random.shuffle(sequence)
+    standing = after(*sequence)
+    assert standing.is_revoked(claims) is any(order.verb == "revoke" for order in meant)
+    assert standing.extended_to(claims) == (ends[-1][1] if ends else None)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        Order("revoke", 0, token_key=KEY),
+        Order("revoke", TIME_MAX, order_id="zażółć 🎧 #1"),
+        Order("extend", 1, token_key=KEY, expires_at=TIME_MAX),
+        Order("extend", 1, order_id="10001", expires_at=0),
+    ],
+)
+def test_what_is_written_is_read(order: Order) -> None:
+    written = write_order(order)
+    assert read_order(written) == order
+    assert read_order({**written, "who": "a later release's field"}) == order
+
+
+WRITTEN = write_order(Order("extend", 5, order_id="10001", expires_at=9))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"v": None}, "version 1"),
+        ({"v": "2"}, "version 1"),
+        ({"verb": None}, "verb"),
+        ({"verb": "REVOKE"}, "verb"),
+        ({"verb": "revoke"}, "a revocation has none"),
+        ({"expires_at": None}, "a new expiry"),
+        ({"expires_at": ""}, "expires_at"),
+        ({"expires_at": "-1"}, "expires_at"),
+        ({"expires_at": "9e9"}, "expires_at"),
+        ({"expires_at": str(TIME_MAX + 1)}, "year 9999"),
+        ({"expires_at": "9" * 5000}, "expires_at"),
+        ({"time": None}, "time"),
+        ({"time": "٣"}, "time"),
+        ({"time": "5 "}, "time"),
+        ({"order.id": None}, "either one link or one order"),
+        ({"token.key": KEY}, "either one link or one order"),
+        ({"order.id": None, "token.key": "t1"}, "token.key"),
+        ({"order.id": None, "token.key": KEY.upper()}, "token.key"),
+        ({"order.id": ""}, "order.id"),
+        ({"order.id": "a\nb"}, "order.id"),
+    ],
+)
+def test_what_is_no_order_is_not_read(change: dict[str, str | None], words: str) -> None:
+    fields = {name: text for name, text in {**WRITTEN, **change}.items() if text is not None}
+    with pytest.raises(ValueError, match=words):
+        read_order(fields)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        Order("revoke", 5, order_id=" 1"),
+        Order("revoke", 5, order_id="\udcff"),
+        Order("revoke", -5, order_id="1"),
+        Order("extend", 5, order_id="1", expires_at=TIME_MAX + 1),
+    ],
+)
+def test_what_could_not_be_read_is_not_written(order: Order) -> None:
+    with pytest.raises(ValueError, match=r"its (order\.id|time|expires_at)"):
+        write_order(order)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("1", True), ("x" * 255, True), ("x" * 256, False), ("", False)])
+def test_order_ids(text: str, expected: bool) -> None:
+    assert is_order_id(text) is expected
