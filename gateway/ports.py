@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.policy.counting import CountingRules
-from gateway.policy.model import ByteRange, Charge, Claims, Deny, Device, Grant, Outcome, Reservation, StoredObject
+from gateway.policy.model import (
+    Address,
+    ByteRange,
+    Charge,
+    Claims,
+    Deny,
+    Device,
+    Grant,
+    Outcome,
+    Place,
+    Reservation,
+    Slot,
+    StoredObject,
+)
+from gateway.policy.standing import Order
 
 Fields = Mapping[str, str]
 
@@ -78,9 +92,13 @@ class ReserveAsk:
     asked: int
     full: bool
     """Whether every byte of the file is asked for in one answer."""
+    elsewhere: bool
+    """Whether the answer only sends the client to another address (302): no bytes of ours, `asked` and `size` are 0."""
     device: Device
     charges: tuple[Charge, ...]
     expires_at: int
+    token_expires_at: int
+    """The token's own `exp`: its counters are kept beyond the later of the two (both in Unix s)."""
     rules: CountingRules
     status: int
     """The status of the answer if it is allowed."""
@@ -93,10 +111,11 @@ class ReserveAsk:
 class Ledger(Protocol):
     """Reservations, counted atomically. Every call raises LedgerDown within about a second when Redis is not there."""
 
-    async def reserve(self, ask: ReserveAsk) -> Reservation | Deny:
+    async def reserve(self, ask: ReserveAsk, *, attempt: bool = False) -> Reservation | Deny:
         """Check every charge, then apply all or none, and write download.allowed or download.denied in the same step.
 
         Called again with the same request_id it answers as before and charges nothing. Never retried by itself.
+        An `attempt` that limit.concurrent refuses writes no event: it will be tried again in a moment.
         """
 
     async def peek(self, ask: ReserveAsk) -> Deny | None:
@@ -106,6 +125,13 @@ class Ledger(Protocol):
         """Report bytes acknowledged (absolute), prolong the lease, and ask that `granted` (absolute) may be sent.
 
         May grant less than asked; with a reason it grants no more at all: cut. Idempotent. Raises ReservationGone.
+        """
+
+    async def pace(self, reservation: Reservation, rate: int) -> Slot:
+        """The next piece of the token's shared `rate` (bytes/s, at least 1) that is this request's to send, and when.
+
+        All live transfers of the token, over all workers, draw from one schedule in turn, so together they never
+        exceed the rate by more than what 0.2 s of it are worth.
         """
 
     async def settle(self, reservation: Reservation, outcome: Outcome) -> bool:
@@ -123,6 +149,9 @@ class Ledger(Protocol):
     async def has_transfers(self, shard: int, token_key: str, file_identity: str) -> bool:
         """Whether anything of this file was begun with this token, so that a late request might still join."""
 
+    async def first_download(self, shard: int, token_key: str) -> float | None:
+        """When the token's first download that is still charged began, in Unix seconds. Raises LedgerDown."""
+
     async def reap(self, stamp: Callable[[], Fields]) -> int:
         """Close reservations whose lease has lapsed as download.lost; returns how many this call closed.
 
@@ -136,8 +165,38 @@ class EventLog(Protocol):
     async def append(self, shard: int, fields: Fields) -> None:
         """Store one event. Raises LedgerDown; the caller decides whether the answer waits for it."""
 
+    async def append_once(self, shard: int, subject: str, mark: str, fields: Fields, seconds: int) -> bool:
+        """Store an event that others tell of the same `subject` too, unless the last one had its `mark`.
+
+        The last one is remembered for `seconds`. Returns whether this call stored it. Raises LedgerDown.
+        """
+
     async def trim(self, shard: int, keep_seconds: int) -> int:
         """Drop events older than `keep_seconds` that every group has read; returns how many. Raises LedgerDown."""
+
+
+class GeoLookup(Protocol):
+    """Where an address is, by the databases that are loaded now."""
+
+    def look_up(self, address: Address) -> Place:
+        """What is known of the address; an address that is in no database is a Place of Nones with their version.
+
+        Takes microseconds and does no I/O. Raises GeoDown where a database turns out to be broken.
+        """
+
+
+class ControlLog(Protocol):
+    """The one stream of revocations and extensions that every worker follows."""
+
+    async def append(self, order: Order) -> None:
+        """Store one; it is in force when the workers have read it. Raises LedgerDown."""
+
+    def follow(self, last: str) -> AsyncIterator[tuple[str, list[Order]]]:
+        """Pages of (id of the last entry, orders) after `last` ("0": all), at least one a second, empty ones too.
+
+        The first page that is empty says that everything there was has been read. Raises LedgerDown, and LedgerFault
+        at an entry that cannot be read: it may be a revocation, so nobody gets past it.
+        """
 
 
 class LinkRegistry(Protocol):

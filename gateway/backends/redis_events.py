@@ -11,7 +11,7 @@ from heapq import heapify, heappop, heapreplace
 
 from redis.exceptions import RedisError
 
-from gateway.backends.redis_client import Reply, Wire
+from gateway.backends.redis_client import Reply, Script, Wire
 from gateway.errors import LedgerDown
 from gateway.ports import Fields
 
@@ -29,6 +29,7 @@ class RedisEventLog:
 
     def __init__(self, wire: Wire, shards: int) -> None:
         self._wire = wire
+        self._once = Script("once.lua")
         self.shards = shards
         """How many there are."""
 
@@ -36,6 +37,12 @@ class RedisEventLog:
         """See EventLog.append."""
         flat = [text for pair in fields.items() for text in pair]
         await self._wire.execute("XADD", stream(shard), "*", *flat)
+
+    async def append_once(self, shard: int, subject: str, mark: str, fields: Fields, seconds: int) -> bool:
+        """See EventLog.append_once."""
+        flat = [text for pair in fields.items() for text in pair]
+        told = f"gw:{{{shard}}}:told:{subject}"
+        return bool(await self._wire.run(self._once, [told, stream(shard)], [mark, seconds, *flat]))
 
     async def scan(
         self, shard: int, since_ms: int | None = None, match: Callable[[Fields], bool] | None = None
@@ -84,9 +91,11 @@ class RedisEventLog:
                     raise item
                 yield item
         finally:
-            for reader in readers:
-                reader.cancel()
-            await asyncio.gather(*readers, return_exceptions=True)
+            # redis-py loses a cancellation that meets the end of a reply: it is said until it is heard.
+            while unheard := [reader for reader in readers if not reader.done()]:
+                for reader in unheard:
+                    reader.cancel()
+                await asyncio.wait(unheard, timeout=0.1)
 
     async def trim(self, shard: int, keep_seconds: int) -> int:
         """Remove events older than `keep_seconds` that every consumer group has acknowledged; returns how many.

@@ -1,6 +1,6 @@
 """The ledger: reservations counted atomically by the scripts in lua/, one shard's keys per order.
 
-This module only lays out keys and arguments; what counts as a download is decided in lua/ledger.lua.
+This module only lays out keys and arguments: lua/ledger.lua decides what counts, lua/charges.lua what it costs.
 """
 
 from __future__ import annotations
@@ -8,12 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from gateway.backends.redis_client import Script, Wire
 from gateway.errors import LedgerFault, ReservationGone, SettingsError
 from gateway.policy.counting import REFUNDS_MAX, REPEATS_MAX, budget, refund_below, window
-from gateway.policy.model import Deny, Grant, Outcome, Reservation
+from gateway.policy.limits import Devices, Networks
+from gateway.policy.model import Charge, Deny, Grant, Outcome, Reservation, Slot
 from gateway.policy.reasons import Reason
 from gateway.ports import Fields, ReserveAsk
 
@@ -21,6 +24,19 @@ log = logging.getLogger(__name__)
 
 REAP_BATCH = 100
 POSTPONED_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """What a token has taken: `networks` and `devices` that hold a slot, transfers that are `live` now.
+
+    Slots are counted only where they are limited. `first_ms`: its first charged download, Unix ms; None before it.
+    """
+
+    networks: int
+    devices: int
+    live: int
+    first_ms: int | None
 
 
 class RedisLedger:
@@ -35,14 +51,16 @@ class RedisLedger:
         self._shards = shards
         self._lease_ms = lease_ms
         self._keep_ms = keep_ms
-        self._reserve = Script("ledger.lua", "reserve.lua", clock=clock)
-        self._renew = Script("ledger.lua", "renew.lua", clock=clock)
-        self._settle = Script("ledger.lua", "settle.lua", clock=clock)
+        self._reserve = Script("ledger.lua", "charges.lua", "reserve.lua", clock=clock)
+        self._renew = Script("ledger.lua", "charges.lua", "renew.lua", clock=clock)
+        self._settle = Script("ledger.lua", "charges.lua", "settle.lua", clock=clock)
+        self._pace = Script("pace.lua", clock=clock)
         self._lapsed = Script("lapsed.lua", clock=clock)
+        self._standing = Script("standing.lua", clock=clock)
 
-    async def reserve(self, ask: ReserveAsk) -> Reservation | Deny:
+    async def reserve(self, ask: ReserveAsk, *, attempt: bool = False) -> Reservation | Deny:
         keys = request_keys(ask.shard, ask.token_key, ask.file_identity, ask.request_id)
-        reply = await self._wire.run(self._reserve, keys, [self._ask_json(ask), "reserve"])
+        reply = await self._wire.run(self._reserve, keys, [self._ask_json(ask), "attempt" if attempt else "reserve"])
         if reply[0] == "deny":
             if reply[1] == "closed":
                 raise ReservationGone("this request was settled before")
@@ -76,6 +94,12 @@ class RedisLedger:
             raise ReservationGone("the reservation is closed")
         return Grant(int(reply[1]), Reason.named(reply[2]) if reply[2] else None)
 
+    async def pace(self, reservation: Reservation, rate: int) -> Slot:
+        reply = await self._wire.run(self._pace, reservation.keys, [reservation.request_id, rate])
+        if reply[0] == "gone":
+            raise ReservationGone("the reservation is closed")
+        return Slot(int(reply[0]), int(reply[1]) / 1_000_000)
+
     async def settle(self, reservation: Reservation, outcome: Outcome) -> bool:
         own = {
             "id": outcome.event_id,
@@ -95,16 +119,15 @@ class RedisLedger:
         for shard in range(self._shards):
             prefix = _prefix(shard)
             lapsed = await self._wire.run(self._lapsed, [f"{prefix}:leases"], [REAP_BATCH, f"{prefix}:request:"])
-            for request_id, file, token, opened in zip(*[iter(lapsed)] * 4, strict=True):
-                keys = [file, token, opened, f"{prefix}:request:{request_id}", f"{prefix}:leases", f"{prefix}:events"]
+            for request_id, keys in zip(*[iter(lapsed)] * 2, strict=True):
                 own = {**stamp(), "type": "download.lost"}
                 args: list[str | int] = [request_id, -1, "lapsed", _flat_json(own), ""]
                 try:
-                    closed += int(await self._wire.run(self._settle, keys, args))
+                    closed += int(await self._wire.run(self._settle, keys.split(), args))
                 except LedgerFault as error:
                     # One unreadable reservation must not hide those behind it.
                     log.error("request %s cannot be closed, next try in an hour: %s", request_id, error)
-                    await self._wire.execute("ZINCRBY", keys[4], POSTPONED_MS, request_id)
+                    await self._wire.execute("ZINCRBY", f"{prefix}:leases", POSTPONED_MS, request_id)
         return closed
 
     async def usage(self, shard: int, token_key: str, identities: Sequence[str]) -> dict[str, int]:
@@ -114,6 +137,27 @@ class RedisLedger:
             value = await self._wire.execute("HGET", file_keys(shard, token_key, identity)[0], "used")
             used[identity] = int(value or 0)
         return used
+
+    async def prolong(self, shard: int, token_key: str, identities: Sequence[str], expires_at: int) -> None:
+        """Keep a link's counters for its new expiry (Unix s) and as long after it as ever. Raises LedgerDown."""
+        at = expires_at * 1000 + self._keep_ms
+        keys = {key for identity in identities for key in file_keys(shard, token_key, identity)}
+        for key in sorted(keys):
+            left = int(await self._wire.execute("PTTL", key))
+            if left >= 0 and time.time() * 1000 + left < at:
+                await self._wire.execute("PEXPIREAT", key, at)
+
+    async def first_download(self, shard: int, token_key: str) -> float | None:
+        first = (await self.token_usage(shard, token_key)).first_ms
+        return None if first is None else first / 1000
+
+    async def token_usage(self, shard: int, token_key: str) -> TokenUsage:
+        """What a token has taken of its limits so far, over all its files. Raises LedgerDown."""
+        prefix = _prefix(shard)
+        keys = [f"{prefix}:token:{token_key}", f"{prefix}:live:{token_key}"]
+        reply = await self._wire.run(self._standing, keys, [Networks.name, Devices.name])
+        first, live, networks, devices = reply
+        return TokenUsage(int(networks), int(devices), int(live), int(first) if first else None)
 
     async def agree(self, proposed_secret: str) -> str:
         """Check that this Redis may hold the ledger, and return the device secret that all its gateways share.
@@ -145,6 +189,7 @@ class RedisLedger:
             "start": ask.start,
             "asked": ask.asked,
             "full": ask.full,
+            "elsewhere": ask.elsewhere,
             "window": window(ask.asked, ask.size, ask.start),
             "budget": budget(ask.size),
             "refund_below": refund_below(ask.size, ask.rules.free_below),
@@ -153,14 +198,11 @@ class RedisLedger:
             "repeats_max": REPEATS_MAX,
             "refunds_max": REFUNDS_MAX,
             "expires": ask.expires_at * 1000,
+            "keep_until": max(ask.expires_at, ask.token_expires_at) * 1000,
             "keep_ms": self._keep_ms,
             "lease_ms": self._lease_ms,
             "network": ask.device.network,
-            "charges": [
-                {"kind": charge.kind, "reason": charge.reason.text}
-                | ({} if charge.limit is None else {"limit": charge.limit})
-                for charge in ask.charges
-            ],
+            "charges": [_charge_document(charge) for charge in ask.charges],
             "refusals": {reason.text: str(reason.status) for reason in reasons},
             "status": str(ask.status),
             "stamp": [text for pair in ask.stamp.items() for text in pair],
@@ -174,10 +216,11 @@ class RedisLedger:
 
 
 def request_keys(shard: int, token_key: str, file_identity: str, request_id: str) -> list[str]:
-    """The six keys of one request, in the order of lua/ledger.lua; all in one slot of a cluster."""
+    """The eight keys of one request, in the order of lua/ledger.lua; all in one slot of a cluster. None has a space."""
     prefix = _prefix(shard)
+    token = [f"{prefix}:live:{token_key}", f"{prefix}:streams:{token_key}"]
     own = [f"{prefix}:request:{request_id}", f"{prefix}:leases", f"{prefix}:events"]
-    return file_keys(shard, token_key, file_identity) + own
+    return file_keys(shard, token_key, file_identity) + token + own
 
 
 def file_keys(shard: int, token_key: str, file_identity: str) -> list[str]:
@@ -189,6 +232,17 @@ def file_keys(shard: int, token_key: str, file_identity: str) -> list[str]:
 
 def _prefix(shard: int) -> str:
     return f"gw:{{{shard}}}"
+
+
+def _charge_document(charge: Charge) -> dict[str, str | int]:
+    document: dict[str, str | int] = {"kind": charge.kind, "reason": charge.reason.text}
+    if charge.limit is not None:
+        document["limit"] = charge.limit
+    if charge.name:
+        document |= {"name": charge.name, "value": charge.value}
+    if charge.alias not in ("", charge.value):
+        document["alias"] = charge.alias
+    return document
 
 
 def _flat_json(fields: Fields) -> str:

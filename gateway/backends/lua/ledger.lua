@@ -6,18 +6,28 @@
 --                   t:<id>      one transfer, as JSON (see new_transfer)
 --                   c:<cookie> n:<network> a:<user agent>   ids of the transfers that this device opened, newest first
 --   TOKEN    hash   refunds     charges given back
+--                   charged     transfers that hold their charge, of all files
+--                   first       when the first of them was charged (ms); not there while none holds its charge
+--                   n:<set>     how many slots of a set ("networks", "devices") are taken
+--                   s:<set>:<slot>   one slot, as JSON: refs (charged transfers that hold it), names (what it is known by)
+--                   v:<set>:<name>   the slot that is known by this name
+--                   slots       slots ever taken, which numbers them
+--                   paced       until when the token's shared rate is given away (ms, see pace.lua)
 --   OPEN     zset   transfer id -> when it takes no more joins (ms)
---   REQUEST  hash   one reservation: state ask transfer granted acked counted began opening file token open
+--   LIVE     zset   transfer id -> until when it is held to be live (ms); all files
+--   STREAMS  zset   request id -> when its last turn of the rate begins (ms); all files
+--   REQUEST  hash   one reservation: state ask asked transfer granted acked counted began opening keys paced
 --   LEASES   zset   request id -> when its worker is taken for dead (ms)
 --   EVENTS   stream
 -- Byte counts are body bytes; times are Unix milliseconds.
 
-local FILE, TOKEN, OPEN, REQUEST, LEASES, EVENTS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local FILE, TOKEN, OPEN, LIVE, STREAMS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local REQUEST, LEASES, EVENTS = KEYS[6], KEYS[7], KEYS[8]
 local REQUESTS_PER_TRANSFER = 32   -- a browser or download manager opens 16 at most
 local TRANSFERS_PER_IDENTITY = 32  -- how far back a device finds its own transfers
 local SMALLEST_WINDOW = 65536      -- what is left of a budget below this is not worth a join
 local SPANS_PER_TRANSFER = 64      -- more holes than that and completeness is no longer tracked
-local now = clock()
+local now = math.floor(clock())
 
 local function new_transfer(ask)
   return {
@@ -26,7 +36,8 @@ local function new_transfer(ask)
     inflight = 0,   -- bytes granted and not yet acknowledged
     live = 0,       -- requests that have not been settled
     repeats = 0,    -- full repeats that joined, each worth one more size
-    charged = 0,    -- 1 while it holds a download, 0 after a refund
+    charged = 0,    -- 1 while it holds what it paid, 0 after a refund
+    paid = {},      -- used: 1 for a download of its file; slots: the set's name -> the slot it holds
     spans = {},     -- acknowledged bytes as sorted, disjoint [from, to) pairs, flat
     cookie = ask.cookie, network = ask.network, agent = ask.agent,
   }
@@ -39,7 +50,7 @@ end
 
 local function save_transfer(id, transfer, ask)
   redis.call('HSET', FILE, 't:' .. id, cjson.encode(transfer))
-  redis.call('ZADD', OPEN, transfer.last + ask.resume_ms, id)
+  redis.call('ZADD', OPEN, ask.elsewhere and transfer.opened + ask.repeat_ms or transfer.last + ask.resume_ms, id)
 end
 
 -- The index fields under which a transfer's device finds it again.
@@ -101,6 +112,11 @@ end
 -- Whether this request may join: the window it gets and the repeats it uses up (0 or 1); nil where it may not.
 local function joins(transfer, ask)
   if transfer.size ~= ask.size or transfer.etag ~= ask.etag then return nil end
+  if ask.elsewhere then
+    -- Where the client was sent we see nothing of it: what comes soon is the same download, whatever it was.
+    if now <= transfer.opened + ask.repeat_ms then return 0, 0 end
+    return nil
+  end
   if transfer.live >= REQUESTS_PER_TRANSFER then return nil end
   if transfer.live == 0 and now > transfer.last + ask.resume_ms then return nil end
   local early = now <= transfer.opened + ask.repeat_ms
@@ -134,28 +150,9 @@ local function find_transfer(ask)
   return nil
 end
 
--- The reason of the first charge that cannot be applied, or nil. Applies nothing.
-local function refused(ask)
-  for _, charge in ipairs(ask.charges) do
-    if charge.kind == 'count' then
-      local used = tonumber(redis.call('HGET', FILE, 'used') or '0')
-      if charge.limit and used >= charge.limit then return charge.reason end
-    else
-      error('unknown kind of charge: ' .. tostring(charge.kind))
-    end
-  end
-  return nil
-end
-
-local function apply_charges(transfer)
-  transfer.charged = 1
-  redis.call('HINCRBY', FILE, 'used', 1)
-end
-
 local function open_transfer(id, ask)
   prune()
   local transfer = new_transfer(ask)
-  apply_charges(transfer)
   for _, field in ipairs(identity_fields(ask)) do
     local ids = ids_under(field)
     table.insert(ids, 1, id)
@@ -221,6 +218,10 @@ end
 
 -- Counters outlive their token, so that a link extended later is not given its downloads again.
 local function keep(ask)
-  local at = number(math.max(ask.expires, now) + ask.keep_ms)
-  for _, key in ipairs({FILE, TOKEN, OPEN}) do redis.call('PEXPIREAT', key, at) end
+  local at = math.max(ask.keep_until, now) + ask.keep_ms
+  for _, key in ipairs({FILE, TOKEN, OPEN, LIVE}) do
+    local left = redis.call('PTTL', key)
+    -- Never shortened: another of its requests may have known of a later end.
+    if left == -1 or (left >= 0 and now + left < at) then redis.call('PEXPIREAT', key, number(at)) end
+  end
 end

@@ -14,32 +14,39 @@ local transfer = load_transfer(request.transfer)
 if not transfer then return {'gone'} end
 acknowledge(request, transfer, ask, acked)
 
-local more, reason = wanted - request.granted, ''
-if more > 0 then
+local more, reason = wanted - request.granted, nil
+-- Its place may have lapsed while its worker could not renew, and others may have taken what was free.
+if not holds_place(request.transfer) then
+  reason = refused(ask, request.transfer, transfer, 0)
+  keep(ask)
+end
+if not reason then hold_place(request.transfer, lease_ms) end
+if more > 0 and not reason then
   local grant = room(transfer, ask, more, 0)
   if not grant then
     -- The budget of this download is used up: the rest of the answer, with what is still on its way, goes on in
     -- another open transfer of this device, or opens the next one.
     local outstanding = request.granted - request.acked
-    transfer.inflight = transfer.inflight - outstanding
-    transfer.live = transfer.live - 1
     local rest = setmetatable({full = false, start = 0, window = outstanding + more}, {__index = ask})
     local id, other = find_transfer(rest)
+    local leaving = transfer.live == 1 and 1 or 0
     if not other and ask.expires <= now then reason = 'token.expired'
-    elseif not other or other.charged == 0 then reason = refused(ask) or '' end
-    if reason ~= '' then
-      transfer.inflight = transfer.inflight + outstanding
-      transfer.live = transfer.live + 1
-    else
+    else reason = refused(ask, id, other, leaving) end
+    if not reason then
+      transfer.inflight = transfer.inflight - outstanding
+      transfer.live = transfer.live - 1
+      if transfer.live == 0 then leave_place(request.transfer) end
       save_transfer(request.transfer, transfer, ask)
-      if not other or other.charged == 0 then request.counted = request.counted + 1 end
       if not other then
-        id = ARGV[1] .. '.' .. request.counted
+        id = ARGV[1] .. '.' .. (request.counted + 1)
         other = open_transfer(id, ask)
-      elseif other.charged == 0 then
-        apply_charges(other)
+      end
+      if other.charged == 0 then
+        pay(other, ask)
+        request.counted = request.counted + 1
       end
       request.transfer, transfer = id, other
+      hold_place(id, lease_ms)
       transfer.inflight = transfer.inflight + outstanding
       transfer.live = transfer.live + 1
       grant = more
@@ -52,4 +59,4 @@ if more > 0 then
 end
 save_transfer(request.transfer, transfer, ask)
 save_request(request)
-return {'granted', number(request.granted), reason}
+return {'granted', number(request.granted), reason or ''}

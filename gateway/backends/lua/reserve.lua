@@ -1,13 +1,16 @@
 -- Joins or opens a transfer for one request, charges what that costs, and writes download.allowed or
 -- download.denied: all of it or none.
 --
--- ARGV 1: the ask, as JSON (see redis_ledger.py).   ARGV 2: 'reserve', or 'peek' to change no counter.
+-- ARGV 1: the ask, as JSON (see redis_ledger.py).   ARGV 2: 'reserve', 'peek' to change no counter, or 'attempt' where
+-- limit.concurrent is to be tried again and so is no event yet.
 -- Returns {'allow', transfer id, granted, counted} or {'deny', reason}.
 
 local ask = cjson.decode(ARGV[1])
 local peek = ARGV[2] == 'peek'
 
 local function deny(reason)
+  keep(ask)
+  if ARGV[2] == 'attempt' and reason == 'limit.concurrent' then return {'deny', reason} end
   write_event(ask.stamp, ask.event, {'type', 'download.denied', 'reason', reason,
     'http.response.status_code', ask.refusals[reason]})
   return {'deny', reason}
@@ -20,32 +23,29 @@ if not peek then
 end
 
 local id, transfer, window, repeats = find_transfer(ask)
-local counted = 0
-if not transfer then
-  -- What has begun may finish: expiry and limits refuse only what would open a transfer.
-  if ask.expires <= now then return deny('token.expired') end
-  local reason = refused(ask)
-  if reason then return deny(reason) end
-  if peek then return {'allow', '', '0', 0} end
-  id, window, repeats, counted = ask.request, ask.window, 0, 1
-  transfer = open_transfer(id, ask)
-elseif transfer.charged == 0 then
-  local reason = refused(ask)
-  if reason then return deny(reason) end
-  if not peek then
-    apply_charges(transfer)
-    counted = 1
-  end
-end
+-- What has begun may finish: expiry refuses only what would open a transfer.
+if not transfer and ask.expires <= now then return deny('token.expired') end
+local reason = refused(ask, id, transfer, 0)
+if reason then return deny(reason) end
 if peek then return {'allow', '', '0', 0} end
 
+local counted = 0
+if not transfer then
+  id, window, repeats = ask.request, ask.window, 0
+  transfer = open_transfer(id, ask)
+end
+if transfer.charged == 0 then
+  pay(transfer, ask)
+  counted = 1
+end
+hold_place(id, ask.lease_ms)
 transfer.repeats = transfer.repeats + repeats
 transfer.inflight = transfer.inflight + window
 transfer.live = transfer.live + 1
 save_transfer(id, transfer, ask)
-redis.call('HSET', REQUEST, 'state', 'open', 'ask', ARGV[1], 'transfer', id, 'granted', number(window),
-  'acked', 0, 'counted', 0, 'began', number(now), 'opening', counted,
-  'file', FILE, 'token', TOKEN, 'open', OPEN)
+redis.call('HSET', REQUEST, 'state', 'open', 'ask', ARGV[1], 'asked', number(ask.asked), 'transfer', id,
+  'granted', number(window), 'acked', 0, 'counted', 0, 'began', number(now), 'opening', counted,
+  'keys', table.concat(KEYS, ' '))
 redis.call('ZADD', LEASES, now + ask.lease_ms, ask.request)
 keep(ask)
 write_event(ask.stamp, ask.event, {'type', 'download.allowed', 'counted', counted, 'transfer.id', id,

@@ -1,5 +1,5 @@
--- Closes one reservation: credits its last bytes, gives back a charge that bought next to nothing, frees the
--- lease and writes the closing event. The first closing wins.
+-- Closes one reservation: credits its last bytes, gives back a charge that bought next to nothing, frees its lease
+-- and its place, and writes the closing event. The first closing wins.
 --
 -- ARGV 1: request id   2: bytes acknowledged (absolute), or -1 for the last ones reported
 --      3: 'lapsed' to close only when the lease has run out; 'origin' where the store failed, which costs no refund;
@@ -21,10 +21,9 @@ if transfer then
   transfer.inflight = transfer.inflight - (request.granted - request.acked)
   transfer.live = transfer.live - 1
   local free = ARGV[3] == 'origin' and transfer.acked == 0
-  if transfer.live == 0 and transfer.charged == 1 and (free or (transfer.acked < ask.refund_below
+  if not ask.elsewhere and transfer.live == 0 and transfer.charged == 1 and (free or (transfer.acked < ask.refund_below
     and tonumber(redis.call('HGET', TOKEN, 'refunds') or '0') < ask.refunds_max)) then
-    transfer.charged = 0
-    redis.call('HINCRBY', FILE, 'used', -1)
+    give_back(transfer)
     if not free then redis.call('HINCRBY', TOKEN, 'refunds', 1) end
     request.counted = request.counted - 1
   end
@@ -32,6 +31,8 @@ if transfer then
   keep(ask)
 end
 
+if not transfer or transfer.live == 0 then leave_place(request.transfer) end
+redis.call('ZREM', STREAMS, ARGV[1])
 redis.call('ZREM', LEASES, ARGV[1])
 redis.call('DEL', REQUEST)
 -- A closed request stays known for a while, so that a late replay of it opens nothing.

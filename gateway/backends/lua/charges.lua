@@ -1,0 +1,118 @@
+-- What a transfer pays when it opens and gives back when it came to nothing, and its place among the live ones.
+--
+-- A charge has a kind (see policy/model.py, Charge) and may have a limit; without one it is counted only. Everything
+-- is checked before anything is applied. A transfer remembers what it paid, so exactly that is given back.
+
+local NAMES_PER_SLOT = 32          -- a device that never keeps its cookie is offered a new one with each download
+
+local function holds_place(id)
+  local till = redis.call('ZSCORE', LIVE, id)
+  return till and tonumber(till) > now
+end
+
+-- Two leases: a reaper frees what a dead worker left after one, and where there is none the place lapses by itself.
+local function hold_place(id, lease_ms)
+  redis.call('ZREMRANGEBYSCORE', LIVE, '-inf', now)
+  redis.call('ZADD', LIVE, 'GT', now + 2 * lease_ms, id)
+end
+
+local function leave_place(id) redis.call('ZREM', LIVE, id) end
+
+local function slot_known_by(set, name) return redis.call('HGET', TOKEN, 'v:' .. set .. ':' .. name) end
+
+-- Whether one charge is more than its limit allows. `joined` is the open transfer that the request joins: only a new
+-- transfer, or one that gave its charge back, pays; only a new one is too late; only one at rest takes a place.
+-- `leaving` places become free in the same step.
+local EXCEEDED = {
+  count = function(charge, joined)
+    if joined and joined.charged == 1 then return false end
+    return tonumber(redis.call('HGET', FILE, 'used') or '0') >= charge.limit
+  end,
+  distinct = function(charge, joined)
+    if joined and joined.charged == 1 or slot_known_by(charge.name, charge.value) then return false end
+    return tonumber(redis.call('HGET', TOKEN, 'n:' .. charge.name) or '0') >= charge.limit
+  end,
+  since_first = function(charge, joined)
+    local first = not joined and redis.call('HGET', TOKEN, 'first')
+    return first and now > tonumber(first) + charge.limit
+  end,
+  concurrent = function(charge, joined, id, leaving)
+    if joined and holds_place(id) then return false end
+    return redis.call('ZCOUNT', LIVE, '(' .. number(now), '+inf') - leaving >= charge.limit
+  end,
+}
+
+-- The reason of the first charge that cannot be applied, or nil. Applies nothing.
+local function refused(ask, id, joined, leaving)
+  for _, charge in ipairs(ask.charges) do
+    local exceeded = EXCEEDED[charge.kind]
+    if not exceeded then error('unknown kind of charge: ' .. tostring(charge.kind)) end
+    if charge.limit and exceeded(charge, joined, id, leaving) then return charge.reason end
+  end
+  return nil
+end
+
+-- Lets a slot be known by this name too, as the one that was used last. A name stays with the slot that had it first.
+local function name_slot(set, slot, held, name)
+  local known = slot_known_by(set, name)
+  if known and known ~= slot then return end
+  local names = {name}
+  for _, other in ipairs(held.names) do
+    if other ~= name then names[#names + 1] = other end
+  end
+  if #names > NAMES_PER_SLOT then redis.call('HDEL', TOKEN, 'v:' .. set .. ':' .. table.remove(names)) end
+  held.names = names
+  redis.call('HSET', TOKEN, 'v:' .. set .. ':' .. name, slot)
+end
+
+local function take_slot(charge)
+  local set, held = charge.name, {refs = 0, names = {}}
+  local slot = slot_known_by(set, charge.value)
+  if slot then
+    held = cjson.decode(redis.call('HGET', TOKEN, 's:' .. set .. ':' .. slot))
+  else
+    slot = number(redis.call('HINCRBY', TOKEN, 'slots', 1))
+    redis.call('HINCRBY', TOKEN, 'n:' .. set, 1)
+  end
+  held.refs = held.refs + 1
+  name_slot(set, slot, held, charge.value)
+  if charge.alias then name_slot(set, slot, held, charge.alias) end
+  redis.call('HSET', TOKEN, 's:' .. set .. ':' .. slot, cjson.encode(held))
+  return slot
+end
+
+local function free_slot(set, slot)
+  local field = 's:' .. set .. ':' .. slot
+  local held = cjson.decode(redis.call('HGET', TOKEN, field))
+  held.refs = held.refs - 1
+  if held.refs > 0 then
+    redis.call('HSET', TOKEN, field, cjson.encode(held))
+    return
+  end
+  redis.call('HDEL', TOKEN, field)
+  for _, name in ipairs(held.names) do redis.call('HDEL', TOKEN, 'v:' .. set .. ':' .. name) end
+  redis.call('HINCRBY', TOKEN, 'n:' .. set, -1)
+end
+
+-- Applies every charge to a transfer that holds none. Call it only after `refused` has said nil.
+local function pay(transfer, ask)
+  transfer.charged, transfer.paid = 1, {slots = {}}
+  for _, charge in ipairs(ask.charges) do
+    if charge.kind == 'count' then
+      redis.call('HINCRBY', FILE, 'used', 1)
+      transfer.paid.used = 1
+    elseif charge.kind == 'distinct' then
+      transfer.paid.slots[charge.name] = take_slot(charge)
+    end
+  end
+  redis.call('HINCRBY', TOKEN, 'charged', 1)
+  redis.call('HSETNX', TOKEN, 'first', number(now))
+end
+
+local function give_back(transfer)
+  local paid = transfer.paid or {used = 1, slots = {}}  -- of before there was anything but downloads
+  transfer.charged, transfer.paid = 0, {}
+  if paid.used then redis.call('HINCRBY', FILE, 'used', -1) end
+  for set, slot in pairs(paid.slots) do free_slot(set, slot) end
+  if redis.call('HINCRBY', TOKEN, 'charged', -1) == 0 then redis.call('HDEL', TOKEN, 'first') end
+end

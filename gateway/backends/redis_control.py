@@ -1,0 +1,93 @@
+"""The control stream, `gw:{0}:control`: one entry an order of the ops, never trimmed. See ControlLog for the contract.
+
+An entry that cannot be read is never skipped: it may be a revocation. Nobody gets past it until it is dealt with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from gateway.backends.redis_client import Wire
+from gateway.errors import GatewayError, LedgerFault
+from gateway.policy.standing import Order, Standing, read_order, write_order
+
+log = logging.getLogger(__name__)
+
+STREAM = "gw:{0}:control"
+START = "0"
+PAGE = 1000
+POLL = 0.25
+"""Seconds between two looks at an idle stream: how long an order may take to be in force."""
+
+Entry = tuple[str, dict[str, str]]
+
+
+class RedisControl:
+    """gateway.ports.ControlLog on a Redis stream."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    async def append(self, order: Order) -> None:
+        """See ControlLog.append. Raises ValueError for an order that nobody could read."""
+        flat = [text for pair in write_order(order).items() for text in pair]
+        await self._wire.execute("XADD", STREAM, "*", *flat)
+
+    async def follow(self, last: str) -> AsyncGenerator[tuple[str, list[Order]], None]:
+        """See ControlLog.follow. A stream that no longer has `last` lost it: it is read again from its beginning."""
+        while True:
+            entries = await self._after(last)
+            if entries is None:
+                log.error("%s has lost entries that were read here; what was read stays in force", STREAM)
+                last = START
+                continue
+            orders: list[Order] = []
+            fault: LedgerFault | None = None
+            for entry_id, fields in entries:
+                try:
+                    orders.append(read_order(fields))
+                except ValueError as error:
+                    fault = _unreadable(entry_id, error)
+                    break
+                last = entry_id
+            if orders or fault is None:
+                yield last, orders
+            if fault is not None:
+                raise fault
+            if not entries:
+                await asyncio.sleep(POLL)
+
+    async def read_all(self) -> Standing:
+        """Every order until now. Raises GatewayError where one of them cannot be read, LedgerDown."""
+        standing = Standing()
+        try:
+            async with aclosing(self.follow(START)) as pages:
+                async for _, orders in pages:
+                    if not orders:
+                        break
+                    for order in orders:
+                        standing.apply(order)
+        except LedgerFault as error:
+            raise GatewayError(str(error)) from None
+        return standing
+
+    async def _after(self, last: str) -> list[Entry] | None:
+        # The entry `last` is asked for again: a stream that was emptied, or went back to an older copy, has new
+        # entries whose ids may lie before it, and would look as if there were none. A blocking XREAD cannot see that,
+        # and would hold a connection that outlives a failover; over the wire it goes where the charges go.
+        start = "-" if last == START else last
+        reply = await self._wire.execute("XRANGE", STREAM, start, "+", "COUNT", PAGE + 1)
+        entries = [(str(entry_id), dict(fields or {})) for entry_id, fields in reply]
+        if last == START:
+            return entries
+        return entries[1:] if entries and entries[0][0] == last else None
+
+
+def _unreadable(entry_id: str, error: ValueError) -> LedgerFault:
+    return LedgerFault(
+        f"the entry {entry_id} of {STREAM} cannot be read: {error}; every download is refused until all gateways "
+        "understand it (upgrade them) or it is taken out (redis-cli XDEL) and ordered again"
+    )
