@@ -18,9 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from gateway.document import Mistakes, Node, find, join, plain
 from gateway.errors import SettingsError
 from gateway.policy.keys import Key, KeySet, load_key
-from gateway.settings_file import Mistakes, Node, find, join, parse, plain, read_file, references, substitute
+from gateway.settings_file import parse, read_file, references, substitute
 from gateway.settings_values import (
     Address,
     FilePath,
@@ -243,19 +244,10 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
 def unsupported(settings: Settings) -> list[str]:
     """Settings that protect and that this release does not enforce, one line each: refuse to serve with them."""
     reasons = {
-        "rules": settings.rules is not None and not _asks_nothing(settings.rules),
-        "geo": settings.geo is not None,
         "when_redis_is_down: allow": settings.when_redis_is_down == "allow",
         "cache": settings.cache is not None,
     }
     return [f"{name}: is not kept by this release; remove it" for name, is_set in reasons.items() if is_set]
-
-
-def _asks_nothing(rules: Path) -> bool:
-    """Whether a rules file holds no rule: nothing but `version: 1` and `otherwise: allow`."""
-    mistakes = Mistakes()
-    tree = read_file(rules, mistakes)
-    return tree is not None and not mistakes.keys and plain(tree) == {"version": "1", "otherwise": "allow"}
 
 
 def notes(settings: Settings) -> list[str]:

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from gateway.document import Mistakes, plain
 from gateway.errors import SettingsError
 from gateway.settings import Listen, Settings, load, notes, unsupported
-from gateway.settings_file import Mistakes, parse, plain
+from gateway.settings_file import parse
 
 SECRET = "0123456789abcdef0123456789abcdef"
 MINIMUM = {
@@ -82,12 +83,7 @@ def test_everything_at_once(tmp_path: Path) -> None:
     assert settings.cache.size == 20 * 10**9
     assert settings.management.token is not None
     assert settings.management.token.get_secret_value() == "secret"
-    assert [line.partition(": is")[0] for line in unsupported(settings)] == [
-        "rules",
-        "geo",
-        "when_redis_is_down: allow",
-        "cache",
-    ]
+    assert [line.partition(": is")[0] for line in unsupported(settings)] == ["when_redis_is_down: allow", "cache"]
     assert [line.partition(":")[0] for line in notes(settings)] == ["journal"]
 
 
@@ -368,24 +364,3 @@ def test_the_example_in_the_docs_is_right(tmp_path: Path) -> None:
     (tmp_path / "gateway.yaml").write_text(example)
     environ = {"GATEWAY_MANAGEMENT_TOKEN": "x" * 32, "S3_KEY": "a", "GATEWAY_LINK_SECRET": SECRET}
     assert unsupported(load(tmp_path / "gateway.yaml", environ)) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "refused"),
-    [
-        ("version: 1\notherwise: allow\n", False),
-        ("version: 1\notherwise: deny\n", True),
-        ("version: 1\notherwise: allow\nrules: []\n", True),
-        ("version: 1\notherwise: allow\notherwise: allow\n", True),
-        ("otherwise: allow\n", True),
-        ("", True),
-        ("[", True),
-        (None, True),
-    ],
-)
-def test_a_rules_file_may_hold_nothing_to_keep(tmp_path: Path, text: str | None, refused: bool) -> None:
-    rules = tmp_path / "rules.yaml"
-    if text is not None:
-        rules.write_text(text)
-    settings = load(written(tmp_path, rules=str(rules)), {})
-    assert bool(unsupported(settings)) == refused
