@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from gateway.backends import maxmind, rules_file
 from gateway.backends.embedded_redis import EmbeddedRedis
 from gateway.backends.files import FolderStore
+from gateway.backends.maxmind import Databases
 from gateway.backends.redis_client import Wire, connect
+from gateway.backends.redis_control import RedisControl
 from gateway.backends.redis_events import RedisEventLog
 from gateway.backends.redis_ledger import RedisLedger
 from gateway.backends.redis_links import RedisLinks
-from gateway.errors import SettingsError
+from gateway.errors import FileMissing, GatewayError, OriginError, SettingsError
 from gateway.policy.counting import CountingRules
 from gateway.policy.keys import KeySet
+from gateway.policy.ruleset import NO_RULES, RuleSet
 from gateway.ports import Ledger, ObjectStore
-from gateway.services.gatekeeper import Gatekeeper
+from gateway.services.checkup import Threads
+from gateway.services.control import Control
+from gateway.services.gatekeeper import Gatekeeper, Grounds
 from gateway.services.housekeeping import Housekeeping
+from gateway.services.reloading import Reloading, Watched
 from gateway.services.settlement import Running, Settlement
 from gateway.settings import Settings
+
+SOLD_KEYS = 5
+SOLD_KEYS_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,7 @@ class Tools:
 
     events: RedisEventLog
     links: RedisLinks
+    control: RedisControl
     ledger: RedisLedger
     keys: KeySet
 
@@ -70,6 +82,7 @@ async def open_tools(settings: Settings) -> AsyncIterator[Tools]:
         yield Tools(
             RedisEventLog(wire, settings.shards),
             RedisLinks(wire, settings.shards),
+            RedisControl(wire),
             ledger,
             settings.key_set(),
         )
@@ -85,26 +98,52 @@ class Services:
     settlement: Settlement
 
 
-@asynccontextmanager
-async def open_services(
-    settings: Settings,
-    *,
-    on_ledger: Callable[[str], None],
-    on_settled: Callable[[Running], None],
-) -> AsyncIterator[Services]:
-    """Everything a worker needs. It serves (and refuses) also while Redis is away.
-
-    `on_ledger` is told what is wrong with Redis, or ''; `on_settled` of each closed download. Raises SettingsError.
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Who in the front door hears what: `ledger` what is wrong with Redis, or ''; `settled` each closed download;
+    `reloaded` what was read again and whether it was `loaded` or `rejected`; `files` what is in force of it, and what
+    is wrong with the files that are there now, or ''. `reload` is set when that is asked for.
     """
+
+    ledger: Callable[[str], None]
+    settled: Callable[[Running], None]
+    reloaded: Callable[[str, str], None]
+    files: Callable[[str, str, str], None]
+    reload: asyncio.Event
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, told: Told) -> AsyncIterator[Services]:
+    """Everything a worker needs. It serves (and refuses) also while Redis is away. Raises SettingsError."""
     lease = settings.counting.lease
-    async with open_redis(settings) as wire:
+    async with open_redis(settings) as wire, AsyncExitStack() as closing:
         events = RedisEventLog(wire, settings.shards)
         ledger = _ledger(settings, wire)
-        settlement = Settlement(ledger, lease=lease, on_settled=on_settled)
+        rules, geo = _watched_rules(settings), _watched_geo(settings)
+        reloading = Reloading(
+            [rules, geo],
+            events,
+            wanted=told.reload,
+            versions=lambda: _versions(rules, geo),
+            count=told.reloaded,
+            show=told.files,
+        )
+        await reloading.start()
+        closing.push_async_callback(reloading.stop)
+        settlement = Settlement(ledger, lease=lease, on_settled=told.settled)
+        control = Control(RedisControl(wire), on_revoked=lambda: settlement.stop_revoked(control.standing.is_revoked))
         store = open_store(settings)
-        gatekeeper = Gatekeeper(
+        closing.push_async_callback(store.close)
+        grounds = Grounds(
             keys=settings.key_set(),
             issuer=settings.issuer,
+            rules=lambda: rules.current,
+            geo=lambda: geo.current,
+            control=control,
+            external_hosts=frozenset(settings.external_hosts),
+        )
+        gatekeeper = Gatekeeper(
+            grounds,
             ledger=ledger,
             events=events,
             store=store,
@@ -121,16 +160,109 @@ async def open_services(
             lease=lease,
             keep_events=settings.events.keep,
             agreed=gatekeeper.agreed,
-            on_ledger=on_ledger,
+            on_ledger=told.ledger,
+            trouble=lambda: "" if control.current() else control.trouble or "the control stream is being read",
         )
+        await control.start()
+        closing.push_async_callback(control.stop)
         await housekeeping.start()
+        closing.push_async_callback(housekeeping.stop)
         settlement.start()
+        closing.push_async_callback(settlement.stop)
+        yield Services(gatekeeper, store, ledger, settlement)
+
+
+def read_rules(settings: Settings) -> RuleSet:
+    """The settings' rules as they are now, or NO_RULES. Raises SettingsError with a line per mistake."""
+    if settings.rules is None:
+        return NO_RULES
+    return rules_file.read_rules(settings.rules, _databases(settings))
+
+
+def check_policy(settings: Settings) -> None:
+    """Read rules and geo databases once, so that nothing is started that could not serve. Raises SettingsError."""
+    mistakes = []
+    for read in (read_rules, _read_geo):
         try:
-            yield Services(gatekeeper, store, ledger, settlement)
-        finally:
-            await settlement.stop()
-            await housekeeping.stop()
-            await store.close()
+            read(settings)
+        except SettingsError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise SettingsError("\n".join(mistakes))
+
+
+async def refuse_public_bucket(settings: Settings) -> None:
+    """Raises SettingsError where the bucket can be read without us; an origin that does not answer is only logged."""
+    if settings.origin.kind != "s3":
+        return
+    from gateway.backends import s3_exposure  # noqa: PLC0415  only in front of a bucket
+
+    asyncio.get_running_loop().set_default_executor(Threads())  # or the end of the loop waits for a hung name look-up
+    keys = []
+    with suppress(OriginError, TimeoutError):
+        async with asyncio.timeout(SOLD_KEYS_SECONDS):
+            keys = await stored(settings, await _sold_keys(settings))
+    await s3_exposure.refuse_public_bucket(settings, keys)
+
+
+async def stored(settings: Settings, keys: Sequence[str]) -> list[str]:
+    """Those of the keys that the store has: that others may not read what is not there proves nothing.
+
+    Raises OriginError.
+    """
+    found = []
+    store = open_store(settings)
+    try:
+        for key in keys:
+            with suppress(FileMissing):
+                await store.stat(key)
+                found.append(key)
+    finally:
+        await store.close()
+    return found
+
+
+async def _sold_keys(settings: Settings) -> list[str]:
+    """Some keys that links were made for, where Redis tells."""
+    if settings.redis.get_secret_value().startswith("embedded://"):
+        return []  # not running yet, and not worth a start
+    with suppress(GatewayError):
+        async with open_redis(settings) as wire:
+            keys: list[str] = []
+            async for link in RedisLinks(wire, settings.shards).all():
+                keys += [file.key for file in link.claims.files if file.key is not None]
+                if len(keys) >= SOLD_KEYS:
+                    break
+            return keys
+    return []
+
+
+def _databases(settings: Settings) -> frozenset[str]:
+    geo = settings.geo
+    named = {"city": geo and geo.city, "asn": geo and geo.asn, "anonymous": geo and geo.anonymous}
+    return frozenset(name for name, path in named.items() if path is not None)
+
+
+def _read_geo(settings: Settings) -> Databases:
+    geo = settings.geo
+    return Databases() if geo is None else Databases.load(geo.city, geo.asn, geo.anonymous)
+
+
+def _watched_rules(settings: Settings) -> Watched[RuleSet]:
+    path = settings.rules
+    fingerprint = None if path is None else partial(rules_file.fingerprint, path)
+    return Watched("rules", lambda: read_rules(settings), fingerprint)
+
+
+def _watched_geo(settings: Settings) -> Watched[Databases]:
+    geo = settings.geo
+    fingerprint = None if geo is None else partial(maxmind.fingerprint, (geo.city, geo.asn, geo.anonymous))
+    # A look-up never spans an await, so on the event loop none can be under way in what is being closed.
+    return Watched("geo databases", lambda: _read_geo(settings), fingerprint, Databases.close)
+
+
+def _versions(rules: Watched[RuleSet], geo: Watched[Databases]) -> dict[str, str]:
+    return {"rules.version": rules.current.version, "geo.version": geo.current.version}
 
 
 def open_store(settings: Settings) -> ObjectStore:
@@ -139,8 +271,8 @@ def open_store(settings: Settings) -> ObjectStore:
     if origin.kind == "file":
         return FolderStore(origin.folder)
     # botocore alone takes as long to import as the rest, and a folder's gateway and most commands do without it.
-    from gateway.backends.s3 import S3Store  # noqa: PLC0415  as said above
-    from gateway.backends.s3_client import Wire as S3Wire  # noqa: PLC0415  as said above
+    from gateway.backends.s3 import S3Store  # noqa: PLC0415  botocore is slow to import
+    from gateway.backends.s3_client import Wire as S3Wire  # noqa: PLC0415  botocore is slow to import
 
     return S3Store(
         origin.url,

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from gateway.errors import FileMissing, GatewayError, LedgerDown, OriginChanged, OriginTimeout
+from gateway.errors import (
+    FileMissing,
+    GatewayError,
+    GeoDown,
+    LedgerDown,
+    LedgerFault,
+    OriginChanged,
+    OriginTimeout,
+)
 from gateway.policy.reasons import Reason
 
 _REASONS: dict[type[GatewayError], Reason] = {
     LedgerDown: Reason.REDIS_DOWN,
+    LedgerFault: Reason.REDIS_DOWN,
+    GeoDown: Reason.GEO_DOWN,
     FileMissing: Reason.FILE_MISSING,
     OriginChanged: Reason.ORIGIN_CHANGED,
     OriginTimeout: Reason.ORIGIN_TIMEOUT,
@@ -14,5 +24,5 @@ _REASONS: dict[type[GatewayError], Reason] = {
 
 
 def reason_of(error: GatewayError) -> Reason:
-    """The refusal for an error of the ledger or the origin; what is not in the table is a failed origin."""
+    """The refusal for an error of ledger, geo data or origin; what is not in the table is a failed origin."""
     return _REASONS.get(type(error), Reason.ORIGIN_DOWN)

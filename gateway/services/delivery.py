@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from gateway.errors import (
     ClientGone,
@@ -17,7 +19,7 @@ from gateway.errors import (
     OriginError,
     ReservationGone,
 )
-from gateway.policy.model import ByteRange, Grant, Reservation
+from gateway.policy.model import ByteRange, Reservation
 from gateway.policy.reasons import Reason
 from gateway.ports import Body, Ledger, ObjectStore
 from gateway.services.broken import reason_of
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 PATIENCE = 30.0
 """Seconds that a running download waits for a ledger that went away, before it is cut."""
 RETRY = 0.25
+
+T = TypeVar("T")
 
 
 class Cut(Exception):
@@ -59,7 +63,9 @@ class Delivery:
         self._ledger = ledger
         self._settlement = settlement
         self._first: Body | None = None
-        self._running = Running(reservation)
+        self._rate = admitted.rate
+        self._paced_to = 0
+        self._running = Running(reservation, admitted.claims)
         self._channel: Channel | None = None
         settlement.begin(self._running)
 
@@ -73,8 +79,8 @@ class Delivery:
         self._channel = channel
         self._running.connection = channel
         self._running.cut = channel.abort
-        if self._running.gone:
-            raise Cut(GONE)
+        if self._running.stopped:
+            raise Cut(self._running.stopped)
         for segment in self._plan.segments:
             if isinstance(segment, ByteRange):
                 await self._send_part(channel, segment)
@@ -126,22 +132,36 @@ class Delivery:
         """How many more bytes may be sent now, at least 1. Raises Cut where the ledger grants no more."""
         self._running.sent = channel.sent
         allowed = self._running.granted - channel.sent
-        return allowed if allowed > 0 else await self._renew(channel)
+        if allowed <= 0:
+            allowed = await self._renew(channel)
+        return allowed if self._rate is None else min(allowed, await self._turn(channel, self._rate))
+
+    async def _turn(self, channel: Channel, rate: int) -> int:
+        """How many bytes of the token's shared rate are this response's to send now. Raises Cut."""
+        if self._paced_to <= channel.sent:
+            slot = await self._patiently(lambda: self._ledger.pace(self._running.reservation, rate))
+            await asyncio.sleep(slot.wait)
+            self._paced_to = channel.sent + slot.size
+        return self._paced_to - channel.sent
 
     async def _renew(self, channel: Channel) -> int:
         running = self._running
         wanted = min(running.granted + running.reservation.window, running.reservation.asked)
-        grant = await self._ask_for(wanted)
+        grant = await self._patiently(
+            lambda: self._ledger.renew(running.reservation, running.listen(), wanted),
+        )
         if grant.granted <= running.granted:
             raise Cut((grant.reason or Reason.LIMIT_DOWNLOADS).text)
         running.granted = grant.granted
         return grant.granted - channel.sent
 
-    async def _ask_for(self, wanted: int) -> Grant:
+    @staticmethod
+    async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
+        """The ledger's answer, also where it is away for a while. Raises Cut."""
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                return await self._ledger.renew(self._running.reservation, self._running.listen(), wanted)
+                return await ask()
             except ReservationGone:
                 raise Cut(GONE) from None
             except LedgerDown:

@@ -10,31 +10,54 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
-from gateway.errors import FileMissing, LedgerDown, OriginError
+from gateway.errors import FileMissing, GeoDown, LedgerDown, OriginError
 from gateway.policy.counting import CountingRules
-from gateway.policy.decide import decide, requested_file
+from gateway.policy.decide import Policy, decide, plan_of, requested_file
 from gateway.policy.device import identify
 from gateway.policy.events import new_event
 from gateway.policy.keys import KeySet
-from gateway.policy.model import Allow, Claims, Deny, DownloadRequest, FileEntry, Reservation, StoredObject
+from gateway.policy.model import (
+    Allow,
+    Claims,
+    Decision,
+    Deny,
+    Device,
+    DownloadRequest,
+    FileEntry,
+    Place,
+    Plan,
+    Reservation,
+    StoredObject,
+)
 from gateway.policy.reasons import Reason
 from gateway.policy.record import describe
+from gateway.policy.ruleset import RuleSet
 from gateway.policy.shards import shard_of
 from gateway.policy.tokens import parse, timely
-from gateway.ports import EventLog, Ledger, ObjectStore, ReserveAsk
+from gateway.ports import EventLog, GeoLookup, Ledger, ObjectStore, ReserveAsk
 from gateway.services.broken import reason_of
+from gateway.services.control import Control
+from gateway.services.flood import FloodLimit
 from gateway.services.identifiers import new_id, now_ms
-from gateway.services.responding import ResponsePlan, plan_response
+from gateway.services.responding import ResponsePlan, plan_redirect, plan_response
 
 log = logging.getLogger(__name__)
 
 TOKENS_CACHED = 4096
-JUNK_EVENTS_PER_SECOND = 10
-TOKEN_EVENTS_PER_SECOND = 50
-RETRY_AFTER = {Reason.REDIS_DOWN: 2, Reason.OVERLOAD: 5, Reason.DRAINING: 2, Reason.LIMIT_CONCURRENT: 10}
+PLACE_PATIENCE = 0.4
+PLACE_RETRY = 0.03
+"""Both in seconds; a settlement takes 20 to 50 ms."""
+RETRY_AFTER = {
+    Reason.REDIS_DOWN: 2,
+    Reason.GEO_DOWN: 30,
+    Reason.OVERLOAD: 5,
+    Reason.DRAINING: 2,
+    Reason.LIMIT_CONCURRENT: 10,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,36 +70,89 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """Yes: what to answer. `reservation` is None where no body is sent; otherwise it must be settled exactly once."""
+    """Yes: what to answer. `reservation` is None where nothing is charged; otherwise it must be settled exactly once.
+
+    `rate`: bytes/s that all of the token's transfers share.
+    """
 
     request: DownloadRequest
     claims: Claims
     stored: StoredObject
     plan: ResponsePlan
     reservation: Reservation | None
+    rate: int | None = None
 
     @property
     def request_id(self) -> str:
         return self.request.request_id
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Yes to a link page: those of the link's files that may be had from here, each by its number from 1."""
+
+    files: Sequence[tuple[int, FileEntry]]
+    expires_at: int
+    may_view: bool
+
+
+@dataclass(slots=True)
+class _Case:
+    """What has become known of one request so far, for its decision and its event. One rule set decides it all."""
+
+    request: DownloadRequest
+    rules: RuleSet
+    device: Device
+    claims: Claims | None = None
+    file: FileEntry | None = None
+    place: Place | None = None
+
+    def described(
+        self, decision: Allow | Deny, stored: StoredObject | None = None, asked: int | None = None
+    ) -> dict[str, str]:
+        told = describe(
+            self.request,
+            claims=self.claims,
+            file=self.file,
+            device=self.device,
+            stored=stored,
+            asked=asked,
+            place=self.place,
+            decision=decision,
+        )
+        return {**told, "rules.version": self.rules.version}
+
+
+@dataclass(frozen=True, slots=True)
+class Grounds:
+    """What decisions rest on. `rules` and `geo` give what is loaded now."""
+
+    keys: KeySet
+    issuer: str
+    rules: Callable[[], RuleSet]
+    geo: Callable[[], GeoLookup | None]
+    control: Control
+    external_hosts: frozenset[str]
+
+
 class Gatekeeper:
-    """The one way in. `forsake` is told of a reservation whose request was cancelled while it was being made."""
+    """The one way in. `forsake` is told of a reservation whose response will not begin: its client left while it was
+    being made, or it is refused for the reason.
+    """
 
     def __init__(
         self,
+        grounds: Grounds,
         *,
-        keys: KeySet,
-        issuer: str,
         ledger: Ledger,
         events: EventLog,
         store: ObjectStore,
         counting: CountingRules,
         shards: int,
-        forsake: Callable[[Reservation], None],
+        forsake: Callable[[Reservation, Reason | None], None],
     ) -> None:
-        self._keys = keys
-        self._issuer = issuer
+        self._grounds = grounds
+        self._control = grounds.control
         self._ledger = ledger
         self._events = events
         self._store = store
@@ -96,7 +172,7 @@ class Gatekeeper:
         """The claims of a genuine token whose time has begun (it may be expired), without touching anything."""
         claims = self._tokens.get(token)
         if claims is None:
-            parsed = parse(token, self._keys, self._issuer)
+            parsed = parse(token, self._grounds.keys, self._grounds.issuer)
             if isinstance(parsed, Deny):
                 return parsed
             claims = self._tokens[token] = parsed
@@ -109,98 +185,151 @@ class Gatekeeper:
 
         Raises nothing but CancelledError: what is broken becomes a refusal.
         """
-        if not self._device_secret:
+        if not self._is_ready():
             return _refused(Deny(Reason.REDIS_DOWN), request)
+        case = self._case(request)
         claims = self.read_token(request.token)
         if isinstance(claims, Deny):
-            return await self._refuse(claims, request)
+            return await self._refuse(claims, case)
+        case.claims = claims
         file = requested_file(claims, request.file_number)
         if isinstance(file, Deny):
-            return await self._refuse(file, request, claims)
-        decision = decide(claims, file, request)
-        if isinstance(decision, Deny):
-            return await self._refuse(decision, request, claims, file)
+            return await self._refuse(file, case)
+        case.file = file
         try:
-            return await self._reserve_for(request, claims, file, decision, fresh=fresh)
-        except (LedgerDown, OriginError, FileMissing) as error:
+            case.place = self._locate(request)
+            decision = self._decide(case, claims, file)
+            if isinstance(decision, Deny):
+                return await self._refuse(decision, case)
+            return await self._reserve_for(case, claims, decision, fresh=fresh)
+        except (GeoDown, LedgerDown, OriginError, FileMissing) as error:
             log.warning("request %s was refused: %s", request.request_id, error)
-            return await self._refuse(Deny(reason_of(error)), request, claims, file)
+            return await self._refuse(Deny(reason_of(error)), case)
 
     async def admit_again(self, request: DownloadRequest) -> Admitted | Refused:
         """Admit once more, under a request id of its own, after the origin said that the object has changed."""
         return await self.admit(replace(request, request_id=new_id()), fresh=True)
 
-    async def open_link(self, request: DownloadRequest) -> Claims | Refused:
-        """The claims for a link page, which counts nothing; a page for an expired link is refused."""
-        if not self._device_secret:
+    async def open_link(self, request: DownloadRequest) -> Opened | Refused:
+        """What a link page may show, which counts nothing; refused where the link is over or none of its files may
+        be had from here.
+        """
+        if not self._is_ready():
             return _refused(Deny(Reason.REDIS_DOWN), request)
+        # The page itself is never inline: that is asked of its files.
+        case = self._case(replace(request, view=False))
         claims = self.read_token(request.token)
         if isinstance(claims, Deny):
-            return await self._refuse(claims, request)
-        if claims.expires_at <= time.time():
-            return await self._refuse(Deny(Reason.TOKEN_EXPIRED), request, claims)
-        decision = decide(claims, claims.files[0], request)
-        if isinstance(decision, Deny):
-            return await self._refuse(decision, request, claims)
+            return await self._refuse(claims, case)
+        case.claims = claims
+        try:
+            case.place = self._locate(request)
+        except GeoDown as error:
+            log.warning("request %s was refused: %s", request.request_id, error)
+            return await self._refuse(Deny(reason_of(error)), case)
+        decisions = [self._decide(case, claims, file) for file in claims.files]
+        allowed = next((decision for decision in decisions if isinstance(decision, Allow)), None)
+        if allowed is None:
+            return await self._refuse(cast(Deny, decisions[0]), case)
+        try:
+            expires_at = await self._ends_at(claims, allowed)
+        except LedgerDown as error:
+            return await self._refuse(Deny(reason_of(error)), case)
+        if expires_at <= time.time():
+            return await self._refuse(Deny(Reason.TOKEN_EXPIRED), case)
         if request.method == "GET" and self._flood.allows(claims):
-            told = describe(request, claims=claims, device=identify(request, self._device_secret))
-            await self._log("link.opened", claims, told)
-        return claims
+            await self._log("link.opened", case, case.described(allowed))
+        plan = plan_of(claims, case.rules)
+        files = [(n, each.file) for n, each in enumerate(decisions, 1) if isinstance(each, Allow)]
+        return Opened(files, expires_at, isinstance(plan, Plan) and plan.view)
 
     async def refuse(self, reason: Reason, request: DownloadRequest) -> Refused:
         """A refusal that is not the policy's (draining, overload), with its event where the token is genuine."""
         claims = self.read_token(request.token)
-        if not self._device_secret or isinstance(claims, Deny):
+        if not self._is_ready() or isinstance(claims, Deny):
             return _refused(Deny(reason), request)
-        return await self._refuse(Deny(reason), request, claims)
+        case = self._case(request)
+        case.claims = claims
+        return await self._refuse(Deny(reason), case)
 
-    async def _reserve_for(
-        self, request: DownloadRequest, claims: Claims, file: FileEntry, allow: Allow, *, fresh: bool
-    ) -> Admitted | Refused:
-        if await self._is_too_late(claims, file):
-            return await self._refuse(Deny(Reason.TOKEN_EXPIRED), request, claims, file)
-        stored = await self._store.stat(allow.key, fresh=fresh)
-        plan = plan_response(request, stored, file.shown_name, now=int(time.time()), boundary=secrets.token_hex(16))
-        ask = self._ask(request, claims, file, allow=allow, stored=stored, plan=plan)
-        reservation = await self._reserve(ask) if plan.sends_body else await self._ledger.peek(ask)
+    def _is_ready(self) -> bool:
+        return bool(self._device_secret) and self._control.current()
+
+    def _case(self, request: DownloadRequest) -> _Case:
+        return _Case(request, self._grounds.rules(), identify(request, self._device_secret))
+
+    def _locate(self, request: DownloadRequest) -> Place:
+        geo = self._grounds.geo()
+        return Place() if geo is None else geo.look_up(request.client_address)
+
+    def _decide(self, case: _Case, claims: Claims, file: FileEntry) -> Decision:
+        return decide(
+            claims,
+            file,
+            case.request,
+            device=case.device,
+            place=case.place or Place(),
+            policy=Policy(case.rules, self._control.standing, self._grounds.external_hosts),
+            now=time.time(),
+        )
+
+    async def _reserve_for(self, case: _Case, claims: Claims, allow: Allow, *, fresh: bool) -> Admitted | Refused:
+        request, file = case.request, allow.file
+        if await self._is_too_late(claims, allow):
+            return await self._refuse(Deny(Reason.TOKEN_EXPIRED, plan=allow.plan), case)
+        if file.key is None:
+            stored = StoredObject(file.identity, 0, "", 0, "")
+            plan = plan_redirect(request.method, file.url or "")
+        else:
+            stored = await self._store.stat(file.key, fresh=fresh)
+            plan = plan_response(request, stored, file.shown_name, now=int(time.time()), boundary=secrets.token_hex(16))
+        ask = self._ask(case, claims, allow=allow, stored=stored, plan=plan)
+        charged = plan.sends_body or (plan.elsewhere and request.method == "GET")
+        reservation = await self._reserve(ask) if charged else await self._ledger.peek(ask)
         if isinstance(reservation, Deny):
             return _refused(reservation, request)
-        return Admitted(request, claims, stored, plan, reservation)
+        if reservation is not None and self._control.standing.is_revoked(claims):
+            # Ordered while the ledger was asked: those who cut what runs did not see this one yet.
+            self._forsake(reservation, Reason.TOKEN_REVOKED)
+            return _refused(Deny(Reason.TOKEN_REVOKED), request)
+        return Admitted(request, claims, stored, plan, reservation, allow.rate)
 
-    async def _is_too_late(self, claims: Claims, file: FileEntry) -> bool:
+    async def _ends_at(self, claims: Claims, allow: Allow) -> int:
+        """When nothing more can be begun with the link, in Unix seconds: by its expiry or its first download."""
+        after_first = next((charge.limit for charge in allow.charges if charge.kind == "since_first"), None)
+        if after_first is None:
+            return allow.expires_at
+        first = await self._ledger.first_download(shard_of(claims.shard_key, self._shards), claims.token_key)
+        return allow.expires_at if first is None else min(allow.expires_at, int(first + after_first / 1000))
+
+    async def _is_too_late(self, claims: Claims, allow: Allow) -> bool:
         # Only the ledger refuses an expired token, but where nothing was begun the origin need not be asked first.
-        if claims.expires_at > time.time():
+        if allow.expires_at > time.time():
             return False
         shard = shard_of(claims.shard_key, self._shards)
-        return not await self._ledger.has_transfers(shard, claims.token_key, file.identity)
+        return not await self._ledger.has_transfers(shard, claims.token_key, allow.file.identity)
 
     def _ask(
-        self,
-        request: DownloadRequest,
-        claims: Claims,
-        file: FileEntry,
-        *,
-        allow: Allow,
-        stored: StoredObject,
-        plan: ResponsePlan,
+        self, case: _Case, claims: Claims, *, allow: Allow, stored: StoredObject, plan: ResponsePlan
     ) -> ReserveAsk:
-        device = identify(request, self._device_secret)
-        told = describe(request, claims=claims, file=file, device=device, stored=stored, asked=plan.length)
+        told = case.described(allow, None if plan.elsewhere else stored, plan.length)
         event = new_event("download.allowed", new_id(), now_ms(), told)
         del event["type"]
         return ReserveAsk(
-            request_id=request.request_id,
+            request_id=case.request.request_id,
             shard=shard_of(claims.shard_key, self._shards),
             token_key=claims.token_key,
-            file_identity=file.identity,
+            file_identity=allow.file.identity,
             size=stored.size,
             etag=stored.etag,
             start=plan.start,
             asked=plan.length,
             full=plan.full,
-            device=device,
+            elsewhere=plan.elsewhere,
+            device=case.device,
             charges=allow.charges,
             expires_at=allow.expires_at,
+            token_expires_at=claims.expires_at,
             rules=self._counting,
             status=plan.status,
             stamp={"id": event.pop("id"), "time": event.pop("time")},
@@ -208,8 +337,20 @@ class Gatekeeper:
         )
 
     async def _reserve(self, ask: ReserveAsk) -> Reservation | Deny:
+        """A place among the concurrent transfers is waited for a moment: one that has just ended is still being
+        settled when its client, one file after another, asks for the next.
+        """
+        until = time.monotonic() + PLACE_PATIENCE
+        while time.monotonic() < until:
+            answer = await self._reserve_once(ask, attempt=True)
+            if not isinstance(answer, Deny) or answer.reason is not Reason.LIMIT_CONCURRENT:
+                return answer
+            await asyncio.sleep(PLACE_RETRY)
+        return await self._reserve_once(ask, attempt=False)
+
+    async def _reserve_once(self, ask: ReserveAsk, *, attempt: bool) -> Reservation | Deny:
         # The client may leave while the script runs: the charge is then made and must still be settled.
-        task = asyncio.create_task(self._ledger.reserve(ask))
+        task = asyncio.create_task(self._ledger.reserve(ask, attempt=attempt))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         try:
@@ -221,21 +362,18 @@ class Gatekeeper:
     def _give_back(self, task: asyncio.Task[Reservation | Deny]) -> None:
         reservation = None if task.cancelled() or task.exception() else task.result()
         if isinstance(reservation, Reservation):
-            self._forsake(reservation)
+            self._forsake(reservation, None)
 
-    async def _refuse(
-        self, deny: Deny, request: DownloadRequest, claims: Claims | None = None, file: FileEntry | None = None
-    ) -> Refused:
-        if self._flood.allows(claims):
-            device = identify(request, self._device_secret)
-            told = describe(request, claims=claims, file=file, device=device)
+    async def _refuse(self, deny: Deny, case: _Case) -> Refused:
+        if self._flood.allows(case.claims):
+            told = case.described(deny)
             told |= {"reason": deny.reason.text, "http.response.status_code": str(deny.reason.status)}
-            await self._log("download.denied", claims, told)
-        return _refused(deny, request)
+            await self._log("download.denied", case, told)
+        return _refused(deny, case.request)
 
-    async def _log(self, kind: str, claims: Claims | None, told: dict[str, str]) -> None:
+    async def _log(self, kind: str, case: _Case, told: dict[str, str]) -> None:
         """Store an event that the answer does not depend on; the answer stays the same where it cannot be stored."""
-        shard = shard_of(claims.shard_key if claims else None, self._shards)
+        shard = shard_of(case.claims.shard_key if case.claims else None, self._shards)
         try:
             await self._events.append(shard, new_event(kind, new_id(), now_ms(), told))
         except LedgerDown as error:
@@ -245,23 +383,3 @@ class Gatekeeper:
 def _refused(deny: Deny, request: DownloadRequest) -> Refused:
     retry_after = deny.retry_after or RETRY_AFTER.get(deny.reason)
     return Refused(replace(deny, retry_after=retry_after), request.request_id)
-
-
-class FloodLimit:
-    """Bounds the events that no ledger call pays for, so that noise cannot fill Redis: per second and worker, all
-    requests without a genuine token together, and each token by itself. Metrics count them all.
-    """
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._counts: dict[str, int] = {}
-
-    def allows(self, claims: Claims | None) -> bool:
-        """Whether one more event may be written for this token, None: for none."""
-        second = int(time.monotonic())
-        if second != self._second:
-            self._second = second
-            self._counts.clear()
-        key = claims.token_key if claims else ""
-        count = self._counts[key] = self._counts.get(key, 0) + 1
-        return count <= (TOKEN_EVENTS_PER_SECOND if claims else JUNK_EVENTS_PER_SECOND)

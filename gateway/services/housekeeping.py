@@ -25,7 +25,10 @@ _JITTER = secrets.SystemRandom()
 
 
 class Housekeeping:
-    """One loop per worker. `on_ledger` is told in words what is wrong with the ledger, or '' when all is well."""
+    """One loop per worker. `on_ledger` is told in words what is wrong with the ledger, or '' when all is well.
+
+    `trouble` says what else in Redis keeps requests from being served, or ''.
+    """
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class Housekeeping:
         keep_events: int,
         agreed: Callable[[bytes], None],
         on_ledger: Callable[[str], None],
+        trouble: Callable[[], str] = lambda: "",
     ) -> None:
         self._ledger = ledger
         self._events = events
@@ -45,6 +49,8 @@ class Housekeeping:
         self._keep_events = keep_events
         self._agreed = agreed
         self._on_ledger = on_ledger
+        self._trouble = trouble
+        self._said: str | None = None
         self._has_agreed = False
         self._seen_since: float | None = None
         self._trim_at = time.monotonic() + _JITTER.uniform(0, TRIM_EVERY)
@@ -87,11 +93,16 @@ class Housekeeping:
             return
         if self._seen_since is None:
             self._seen_since = time.monotonic()
-            self._on_ledger("")
+        self._say(self._trouble())
 
     def _down(self, why: str) -> None:
         self._seen_since = None
-        self._on_ledger(why)
+        self._say(why)
+
+    def _say(self, wrong: str) -> None:
+        if wrong != self._said:
+            self._said = wrong
+            self._on_ledger(wrong)
 
     async def _reap(self) -> None:
         if self._seen_since is None or time.monotonic() - self._seen_since < self._lease:

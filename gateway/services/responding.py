@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from gateway.http import media
 from gateway.http.disposition import content_disposition
@@ -13,19 +14,26 @@ from gateway.policy.model import ByteRange, DownloadRequest, StoredObject
 
 Segment = bytes | ByteRange
 
-ALWAYS = {
-    "Accept-Ranges": "bytes",
-    "Cache-Control": "private, no-transform",
+_URL_CHARACTERS = "%:/?#[]@!$&'()*+,;=~"
+"""RFC 3986 §2: reserved and percent-encoded characters stay; others than these and the unreserved are encoded."""
+
+_SAFE = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "X-Robots-Tag": "noindex, nofollow",
-    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Content-Security-Policy": media.SEALED,
 }
+ALWAYS = {**_SAFE, "Accept-Ranges": "bytes", "Cache-Control": "private, no-transform"}
+# A stored redirect would lead to the file without a word to us.
+_REDIRECT = {**_SAFE, "Cache-Control": "private, no-store"}
 
 
 @dataclass(frozen=True, slots=True)
 class ResponsePlan:
-    """One answer. `length` is its Content-Length; `segments` are sent in order; `start` is −1 for a multipart body."""
+    """One answer. `length` is its Content-Length; `segments` are sent in order; `start` is −1 for a multipart body.
+
+    `elsewhere`: the file's bytes come from another server, to which the client is sent.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -33,6 +41,7 @@ class ResponsePlan:
     segments: tuple[Segment, ...]
     start: int
     full: bool
+    elsewhere: bool = False
 
     @property
     def sends_body(self) -> bool:
@@ -54,14 +63,19 @@ def plan_response(
         if_unmodified_since=request.if_unmodified_since,
         if_range=request.if_range,
     )
+    content_type = media.content_type(stored.key, stored.content_type)
+    inline = request.view and media.may_view(content_type)
     headers = {**ALWAYS, "ETag": stored.etag, "Last-Modified": http_date(stored.last_modified)}
+    if inline:
+        # Also on a 304, whose headers replace those of the stored answer (RFC 9111 §3.2).
+        headers["Content-Security-Policy"] = media.viewing_policy(content_type)
+        content_type = media.as_viewed(content_type)
     if evaluation.verdict is Verdict.NOT_MODIFIED:
         return ResponsePlan(304, headers, 0, (), 0, False)
     if evaluation.verdict is Verdict.FAILED:
         return ResponsePlan(412, ALWAYS, 0, (), 0, False)
     asked = parse(request.range if evaluation.range_allowed else None, stored.size)
-    content_type = media.content_type(stored.key, stored.content_type)
-    headers["Content-Disposition"] = content_disposition(name, inline=request.view and media.may_view(content_type))
+    headers["Content-Disposition"] = content_disposition(name, inline=inline)
     headers["Content-Type"] = content_type
     match asked:
         case Unsatisfiable():
@@ -79,6 +93,15 @@ def plan_response(
                 segments += [head, ByteRange(span.start, span.stop)]
             segments.append(frame.trailer)
             return ResponsePlan(206, headers, frame.content_length, tuple(segments), -1, False)
+
+
+def plan_redirect(method: str, url: str) -> ResponsePlan:
+    """The way to an external file. `url` goes on as the token has it, made safe for a header.
+
+    To HEAD the way is not told: it would be the whole download, and HEAD counts nothing.
+    """
+    where = {} if method == "HEAD" else {"Location": quote(url, safe=_URL_CHARACTERS)}
+    return ResponsePlan(302, {**_REDIRECT, **where}, 0, (), 0, True, elsewhere=True)
 
 
 def _single(

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 from gateway.errors import LedgerDown, LedgerFault, ReservationGone
 from gateway.policy.events import rfc3339
-from gateway.policy.model import Outcome, Reservation
+from gateway.policy.model import Claims, Outcome, Reservation
+from gateway.policy.reasons import Reason
 from gateway.ports import Inspectable, Ledger
 from gateway.services.faults import describe
 from gateway.services.identifiers import new_id, now_ms
@@ -35,8 +36,9 @@ class Running:
     """One reservation of this worker, from the ledger's yes to its closing event."""
 
     reservation: Reservation
+    claims: Claims | None = None
     cut: Callable[[], None] = lambda: None
-    """Ends the response at once; called when the ledger no longer knows the reservation."""
+    """Ends the response at once."""
     connection: Inspectable | None = None
     sent: int = 0
     """Body bytes handed to the kernel; what counts where no acknowledgements can be read."""
@@ -48,8 +50,8 @@ class Running:
     acknowledged: int = 0
     heard: float = 0.0
     """When the last new acknowledgement was seen."""
-    gone: bool = False
-    """Whether the ledger has said that it no longer knows the reservation."""
+    stopped: str = ""
+    """Why it may not go on, where something other than its own response has said so."""
     status: int | None = None
     """What was answered in place of the planned status, where nothing of the plan was sent."""
     closed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -67,6 +69,11 @@ class Running:
         if now > self.acknowledged:
             self.acknowledged, self.heard = now, time.monotonic()
         return self.acknowledged
+
+    def stop(self, reason: str) -> None:
+        """End the response now; its closing event will say `cut` and the reason."""
+        self.stopped = self.stopped or reason
+        self.cut()
 
     def nothing_more(self) -> bool:
         """Whether no further acknowledgement is to be expected."""
@@ -116,16 +123,25 @@ class Settlement:
     def finish(self, running: Running, outcome: str, reason: str = "") -> None:
         """The response has ended in this way; settle it once the client's acknowledgements are in. Never waits."""
         self._running.discard(running)
-        if running.gone:
-            outcome, reason = "cut", GONE
+        if running.stopped:
+            outcome, reason = "cut", running.stopped
         running.outcome, running.reason = outcome, reason
         running.ended = time.monotonic()
         self._finished.add(running)
         self._wake.set()
 
-    def forsake(self, reservation: Reservation) -> None:
-        """Settle a reservation whose response never began."""
-        self.finish(Running(reservation), "client_left")
+    def forsake(self, reservation: Reservation, reason: Reason | None = None) -> None:
+        """Settle a reservation whose response never began: its client left, or it was refused for this reason."""
+        running = Running(reservation, status=reason.status if reason else None)
+        self.finish(running, "cut" if reason else "client_left", reason.text if reason else "")
+
+    def stop_revoked(self, is_revoked: Callable[[Claims], bool]) -> None:
+        """Cut what is running with a link that has been revoked."""
+        revoked = [running for running in self._running if running.claims is not None and is_revoked(running.claims)]
+        for running in revoked:
+            running.stop(Reason.TOKEN_REVOKED.text)
+        if revoked:
+            log.info("cut %d running downloads whose links were revoked", len(revoked))
 
     async def _sweep(self) -> None:
         while True:
@@ -196,13 +212,14 @@ class Settlement:
 
     async def _renew_lease(self, running: Running) -> None:
         try:
-            await self._ledger.renew(running.reservation, running.listen(), running.granted)
+            grant = await self._ledger.renew(running.reservation, running.listen(), running.granted)
+            if grant.reason is not None and running in self._running:
+                running.stop(grant.reason.text)
         except LedgerDown:
             return  # a reaper waits a whole lease after Redis is back, and the next beat comes before that
         except ReservationGone:
             if running in self._running:
                 log.error("request %s is no longer known to the ledger: cut", running.reservation.request_id)
-                running.gone = True
-                running.cut()
+                running.stop(GONE)
         except Exception as error:  # noqa: BLE001  one lease that cannot be renewed must not end the others
             log.error("the lease of request %s: %s", running.reservation.request_id, describe(error))

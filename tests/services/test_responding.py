@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from gateway.policy.model import ByteRange, DownloadRequest, StoredObject
-from gateway.services.responding import ALWAYS, plan_response
+from gateway.services.responding import ALWAYS, plan_redirect, plan_response
 
 STORED = StoredObject(key="a", size=1000, etag='"e"', last_modified=1_700_000_000, content_type="text/html\r\nX: y")
 REQUEST = DownloadRequest(
@@ -62,3 +62,52 @@ def test_the_stores_content_type_never_reaches_a_header_unchecked() -> None:
 def test_an_empty_file_has_no_segment() -> None:
     made = plan(stored=replace(STORED, size=0))
     assert (made.status, made.length, made.segments) == (200, 0, ())
+
+
+PDF = replace(STORED, content_type="application/pdf")
+
+
+def test_a_view_differs_from_the_download_in_two_headers_alone() -> None:
+    download, view = plan(stored=PDF), plan(stored=PDF, view=True)
+    assert download.headers["Content-Disposition"].startswith("attachment;")
+    assert view.headers["Content-Disposition"].startswith("inline;")
+    assert {name for name in view.headers if view.headers[name] != download.headers[name]} == {
+        "Content-Disposition",
+        "Content-Security-Policy",
+    }
+    assert view.headers.keys() == download.headers.keys()
+    assert (view.segments, view.length, view.status) == (download.segments, download.length, download.status)
+
+
+@pytest.mark.parametrize("changes", [{"range": "bytes=5-"}, {"method": "HEAD"}, {"if_none_match": '"e"'}])
+def test_every_answer_to_a_view_has_its_policy(changes: dict[str, str]) -> None:
+    """A 304 that said otherwise would change what the browser has stored, and a reload would show nothing."""
+    assert (
+        plan(stored=PDF, view=True, **changes).headers["Content-Security-Policy"]
+        == plan(stored=PDF, view=True).headers["Content-Security-Policy"]
+    )
+
+
+@pytest.mark.parametrize("active", ["text/html", "image/svg+xml", "application/epub+zip", "application/zip"])
+def test_what_may_not_be_shown_is_downloaded(active: str) -> None:
+    stored = replace(STORED, content_type=active)
+    assert plan(stored=stored, view=True) == plan(stored=stored)
+
+
+def test_a_redirect_leads_away_and_is_never_stored() -> None:
+    made = plan_redirect("GET", "https://cdn.example.com/a%20b?x=1&y=%C5%82#z")
+    assert made.headers["Location"] == "https://cdn.example.com/a%20b?x=1&y=%C5%82#z"
+    assert (made.status, made.elsewhere, made.sends_body, made.length, made.start) == (302, True, False, 0, 0)
+    assert made.headers["Cache-Control"] == "private, no-store"
+    assert made.headers["Referrer-Policy"] == "no-referrer"
+    assert "Accept-Ranges" not in made.headers
+
+
+@pytest.mark.parametrize(
+    "url", ["https://c.example/a\r\nSet-Cookie: x=1", "https://c.example/ł b", 'https://c.example/"<>']
+)
+def test_a_redirects_address_fits_a_header(url: str) -> None:
+    location = plan_redirect("GET", url).headers["Location"]
+    assert location.isascii()
+    assert location.isprintable()
+    assert not set(location) & set(' "<>')

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from gateway.errors import LedgerDown, ReservationGone
-from gateway.policy.model import Grant, Outcome, Reservation
+from gateway.policy.model import Claims, FileEntry, Grant, Outcome, Reservation
+from gateway.policy.reasons import Reason
 from gateway.services.settlement import BATCH, Running, Settlement
 
 
@@ -18,6 +19,7 @@ class Ledger:
         self.renewed: list[str] = []
         self.settled: list[tuple[str, Outcome]] = []
         self.failures: dict[str, list[Exception]] = {}
+        self.reasons: dict[str, Reason] = {}
         self.at_once = 0
         self.most_at_once = 0
 
@@ -32,7 +34,7 @@ class Ledger:
         self.at_once -= 1
         self.renewed.append(reservation.request_id)
         self._fail(reservation.request_id)
-        return Grant(granted)
+        return Grant(granted, self.reasons.get(reservation.request_id))
 
     async def settle(self, reservation: Reservation, outcome: Outcome) -> bool:
         self._fail(reservation.request_id)
@@ -134,6 +136,30 @@ async def test_a_lost_reservation_is_cut_and_told_so(ledger: Ledger) -> None:
     await asyncio.wait_for(gone.closed.wait(), 1)
     assert (ledger.settled[0][1].outcome, ledger.settled[0][1].reason) == ("cut", "ledger.gone")
     await settlement.stop(0)
+
+
+async def test_a_renewal_that_says_why_it_may_not_go_on_is_heard(ledger: Ledger) -> None:
+    ledger.reasons["late"] = Reason.LIMIT_CONCURRENT
+    settlement = Settlement(ledger, lease=0.3)
+    late, well = running("late", Connection(100)), running("well", Connection(100))
+    settlement.begin(late)
+    settlement.begin(well)
+    settlement.start()
+    await asyncio.sleep(0.25)
+    assert (late.stopped, well.stopped) == ("limit.concurrent", "")
+    await settlement.stop(0)
+
+
+async def test_what_runs_with_a_revoked_link_is_cut_and_nothing_else(ledger: Ledger) -> None:
+    settlement = Settlement(ledger, lease=9)
+    cuts: list[str] = []
+    for name in ("a", "b", "unknown"):
+        one = running(name, Connection(100))
+        one.claims = None if name == "unknown" else Claims("shop", name, 100, (FileEntry("f"),))
+        one.cut = lambda name=name: cuts.append(name)
+        settlement.begin(one)
+    settlement.stop_revoked(lambda claims: claims.token_id == "b")
+    assert cuts == ["b"]
 
 
 async def test_many_leases_are_spread_over_the_beat(ledger: Ledger) -> None:

@@ -1,0 +1,103 @@
+"""Keeps what the ops have ordered of links in memory, and knows whether it is up to date.
+
+What was read is never forgotten. Where it may not be up to date, requests are refused as if Redis were down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable
+
+from gateway.errors import LedgerDown, LedgerFault
+from gateway.policy.standing import Order, Standing
+from gateway.ports import ControlLog
+from gateway.services.faults import describe
+
+log = logging.getLogger(__name__)
+
+SILENCE = 2.0
+"""Seconds without a word from the stream after which it counts as down."""
+BACKOFF = 0.25
+REMIND_EVERY = 60.0
+
+
+class Control:
+    """One tail per worker. `on_revoked` is called after each page with a revocation; it cuts what runs."""
+
+    def __init__(self, orders: ControlLog, *, on_revoked: Callable[[], None] = lambda: None) -> None:
+        self._orders = orders
+        self._on_revoked = on_revoked
+        self.standing = Standing()
+        self.trouble = ""
+        """What keeps the stream from being read, in words for ops; '' when all is well."""
+        self._last = "0"
+        self._heard = -math.inf
+        self._caught_up = False
+        self._said: tuple[type[BaseException], float] | None = None
+        self._looked = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Read everything there is, then go on in the background, also where Redis is away: it is asked once."""
+        self._task = asyncio.create_task(self._run())
+        try:
+            await self._looked.wait()
+        except asyncio.CancelledError:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """End the tail. May be called twice."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def current(self) -> bool:
+        """Whether every order there was 2 s ago is in `standing`; where not, nobody may be let in."""
+        return self._caught_up and time.monotonic() - self._heard <= SILENCE
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                async for last, orders in self._orders.follow(self._last):
+                    self._take(last, orders)
+            except LedgerFault as error:
+                self._caught_up = False
+                self._complain(logging.CRITICAL, error)
+            except LedgerDown as error:
+                self._complain(logging.WARNING, error)
+            except Exception as error:  # noqa: BLE001  this loop must outlive whatever goes wrong in it
+                self._caught_up = False
+                self._complain(logging.ERROR, error)
+            self._looked.set()
+            await asyncio.sleep(BACKOFF)
+
+    def _take(self, last: str, orders: list[Order]) -> None:
+        now = time.monotonic()
+        if now - self._heard > SILENCE:
+            self._caught_up = False
+        self._heard = now
+        for order in orders:
+            self.standing.apply(order)
+        if any(order.verb == "revoke" for order in orders):
+            self._on_revoked()
+        self._last = last
+        if not orders:
+            self._is_well()
+
+    def _is_well(self) -> None:
+        self._caught_up = True
+        self._looked.set()
+        if self.trouble:
+            log.info("revocations and extensions are read again")
+            self.trouble, self._said = "", None
+
+    def _complain(self, level: int, error: Exception) -> None:
+        self.trouble = describe(error)
+        now = time.monotonic()
+        if self._said is None or self._said[0] is not type(error) or now - self._said[1] > REMIND_EVERY:
+            self._said = (type(error), now)
+            log.log(level, "revocations and extensions cannot be read: %s", self.trouble)
