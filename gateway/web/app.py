@@ -10,14 +10,14 @@ from urllib.parse import urlsplit
 from aiohttp import HttpVersion11, web
 from aiohttp.typedefs import Handler
 
-from gateway.bootstrap import open_services
+from gateway.bootstrap import Told, open_services
 from gateway.errors import FileMissing, OriginError
 from gateway.ports import ObjectStore
 from gateway.services.settlement import Running
 from gateway.settings import Settings
 from gateway.web.door import Door, DoorSettings
-from gateway.web.metrics import BYTES_DELIVERED, DOWNLOADS, REDIS_UP
-from gateway.web.status import WorkerStatus
+from gateway.web.metrics import BYTES_DELIVERED, DOWNLOADS, FILES_WRONG, REDIS_UP, RELOADS
+from gateway.web.status import InForce, WorkerStatus
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,12 @@ async def build_app(settings: Settings, status: WorkerStatus) -> web.Application
             status.redis_ok = not wrong
             REDIS_UP.set(not wrong)
 
-        async with open_services(settings, on_ledger=on_ledger, on_settled=_count) as opened:
+        def on_files(what: str, version: str, wrong: str) -> None:
+            status.files[what] = InForce(version, wrong)
+            FILES_WRONG.labels(what).set(bool(wrong))
+
+        told = Told(on_ledger, settled=_count, reloaded=_count_reload, files=on_files, reload=status.reload)
+        async with open_services(settings, told) as opened:
             base = urlsplit(settings.base_url)
             door = Door(
                 DoorSettings(
@@ -92,6 +97,10 @@ async def _probe(store: ObjectStore, status: WorkerStatus) -> None:
     except OriginError as error:
         status.origin_ok = False
         log.warning("the origin does not answer as it should: %s", error)
+
+
+def _count_reload(what: str, outcome: str) -> None:
+    RELOADS.labels(what, outcome).inc()
 
 
 def _count(running: Running) -> None:

@@ -13,19 +13,20 @@ from aiohttp import web
 
 from gateway.errors import ClientGone, FileMissing, OriginChanged, OriginError
 from gateway.http.disposition import file_name
+from gateway.http.media import content_type, may_view
 from gateway.http.problem import pick_language, wants_html
-from gateway.policy.model import Deny, DownloadRequest, Network
+from gateway.policy.model import Deny, DownloadRequest, FileEntry, Network
 from gateway.policy.reasons import Reason
 from gateway.ports import Ledger, ObjectStore
 from gateway.services.broken import reason_of
 from gateway.services.delivery import Cut, Delivery
 from gateway.services.faults import describe
-from gateway.services.gatekeeper import Admitted, Gatekeeper, Refused
+from gateway.services.gatekeeper import Admitted, Gatekeeper, Opened, Refused
 from gateway.services.identifiers import new_id
-from gateway.services.settlement import Settlement
+from gateway.services.settlement import Running, Settlement
 from gateway.transfer.choose import open_channel
 from gateway.web.addresses import FileAddress, LinkAddress, file_path, parse_path
-from gateway.web.intake import DEVICE_COOKIE, DEVICE_COOKIE_AGE, new_device_cookie, read_request
+from gateway.web.intake import DEVICE_COOKIE, DEVICE_COOKIE_AGE, read_request
 from gateway.web.metrics import REFUSALS, REQUESTS, STAGE_SECONDS
 from gateway.web.pages import LinkFile, Pages
 from gateway.web.status import WorkerStatus
@@ -129,6 +130,9 @@ class Door:
             return self._refusal(request, admitted.request_id, admitted.deny)
         if admitted.reservation is None:
             return self._head(admitted)
+        if admitted.plan.elsewhere:
+            self._settlement.finish(Running(admitted.reservation), "complete")
+            return self._head(admitted)
         delivery = Delivery(
             admitted, admitted.reservation, store=self._store, ledger=self._ledger, settlement=self._settlement
         )
@@ -174,7 +178,7 @@ class Door:
             self._status.downloads = self._settlement.live
 
     def _head(self, admitted: Admitted) -> web.StreamResponse:
-        """An answer without a body: HEAD, 304, 412, 416, or a file of no bytes."""
+        """An answer without a body: HEAD, 302, 304, 412, 416, or a file of no bytes."""
         response = web.StreamResponse(status=admitted.plan.status, headers=self._headers(admitted))
         if admitted.plan.status != NOT_MODIFIED:
             response.content_length = admitted.plan.length
@@ -182,40 +186,44 @@ class Door:
 
     def _headers(self, admitted: Admitted) -> dict[str, str]:
         headers = {**admitted.plan.headers, "X-Request-Id": admitted.request_id}
-        if admitted.request.device_cookie is None:
-            headers["Set-Cookie"] = self._device_cookie()
-        return headers
+        return headers | self._device_cookie(admitted.request)
 
-    def _device_cookie(self) -> str:
+    def _device_cookie(self, asked: DownloadRequest) -> dict[str, str]:
+        if asked.offered_cookie is None:
+            return {}
         secure = "; Secure" if self._settings.secure_cookie else ""
-        return (
-            f"{DEVICE_COOKIE}={new_device_cookie()}; Path={self._settings.prefix or '/'}; Max-Age={DEVICE_COOKIE_AGE}"
+        value = (
+            f"{DEVICE_COOKIE}={asked.offered_cookie}; Path={self._settings.prefix or '/'}; Max-Age={DEVICE_COOKIE_AGE}"
             f"; HttpOnly; SameSite=Lax{secure}"
         )
+        return {"Set-Cookie": value}
 
     async def _link_page(self, request: web.Request, asked: DownloadRequest) -> web.StreamResponse:
-        claims = await self._gatekeeper.open_link(asked)
-        if isinstance(claims, Refused):
-            return self._refusal(request, asked.request_id, claims.deny)
-        files = [
-            LinkFile(name, None, file_path(self._settings.prefix, asked.token, number, name))
-            for number, name in enumerate((file_name(file.shown_name) for file in claims.files), 1)
-        ]
+        opened = await self._gatekeeper.open_link(asked)
+        if isinstance(opened, Refused):
+            return self._refusal(request, asked.request_id, opened.deny)
+        files = [self._link_file(opened, file, number, asked.token) for number, file in opened.files]
+        numbers = [number for number, _ in opened.files]
         headers = {**SAFE, "X-Request-Id": asked.request_id, "Vary": "Accept, Accept-Language"}
-        if asked.device_cookie is None:
-            headers["Set-Cookie"] = self._device_cookie()
+        headers |= self._device_cookie(asked)
         if wants_html(request.headers.get("Accept")):
-            language = self._language(request)
-            expires = self._pages.date_text(claims.expires_at, language)
+            language = headers["Content-Language"] = self._language(request)
+            expires = self._pages.date_text(opened.expires_at, language)
             headers["Content-Security-Policy"] = self._pages.content_security_policy
             page = self._pages.link_html(files, language, expires_text=expires)
             return web.Response(text=page, content_type="text/html", headers=headers)
         if len(files) == 1:
             return web.Response(status=303, headers={**headers, "Location": files[0].href})
-        listed = [{"number": n, "name": file.name, "href": file.href} for n, file in enumerate(files, 1)]
-        body = {"files": listed, "expires_at": claims.expires_at}
+        shown = [{"number": n, "name": file.name, "href": file.href} for n, file in zip(numbers, files, strict=True)]
+        body = {"files": shown, "expires_at": opened.expires_at}
         headers["Content-Disposition"] = 'inline; filename="files.json"'
         return web.Response(text=json.dumps(body) + "\n", content_type="application/json", headers=headers)
+
+    def _link_file(self, opened: Opened, file: FileEntry, number: int, token: str) -> LinkFile:
+        name = file_name(file.shown_name)
+        href = file_path(self._settings.prefix, token, number, name)
+        shows = opened.may_view and file.key is not None and may_view(content_type(file.key))
+        return LinkFile(name, None, href, view_href=f"{href}?view=1" if shows else None)
 
     def _refusal(self, request: web.Request, request_id: str, deny: Deny) -> web.Response:
         REFUSALS.labels(deny.reason.text).inc()
@@ -234,8 +242,9 @@ class Door:
         deny: Deny | None = None,
         more: Mapping[str, str] = MappingProxyType({}),
     ) -> web.Response:
-        headers = {**SAFE, "X-Request-Id": request_id, "Vary": "Accept, Accept-Language", **more}
         language = self._language(request)
+        headers = {**SAFE, "X-Request-Id": request_id, "Vary": "Accept, Accept-Language", **more}
+        headers["Content-Language"] = language
         retry_after = deny.retry_after if deny else None
         # Only a rule's message is the shop's own words; what is wrong with a token is told to programs alone.
         from_shop = deny.message if deny and deny.reason is Reason.RULE_DENIED else None

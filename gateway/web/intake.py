@@ -13,15 +13,11 @@ from gateway.policy.model import Address, DownloadRequest, Network
 
 DEVICE_COOKIE = "gw_device"
 DEVICE_COOKIE_AGE = 365 * 86_400
+DEVICE_COOKIE_BYTES = 16
 
 _COOKIE = re.compile(rf"(?:^|;[ \t]*){DEVICE_COOKIE}=([A-Za-z0-9_-]{{22}})(?=;|$)")
 _CLIENT_HINTS = ("Sec-CH-UA", "Sec-CH-UA-Mobile", "Sec-CH-UA-Platform")
 _CAMPAIGN_MAX = 256
-
-
-def new_device_cookie() -> str:
-    """A fresh value for the device cookie: 128 random bits."""
-    return secrets.token_urlsafe(16)
 
 
 def peer_address(request: web.BaseRequest, trusted: Sequence[Network]) -> Address | None:
@@ -60,6 +56,7 @@ def read_request(
         accept_language=_header(request, "Accept-Language") or "",
         client_hints="\n".join(_header(request, name) or "" for name in _CLIENT_HINTS),
         device_cookie=cookie[1] if cookie else None,
+        offered_cookie=None if cookie else secrets.token_urlsafe(DEVICE_COOKIE_BYTES),
         view=request.query.get("view") == "1",
         campaign="&".join(f"{k}={v}" for k, v in request.query.items() if k.startswith("utm_"))[:_CAMPAIGN_MAX],
     )

@@ -7,7 +7,9 @@ they are shut.
 from __future__ import annotations
 
 import hmac
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from html import escape
 from typing import Protocol
 
@@ -112,6 +114,7 @@ def _worker(view: WorkerView) -> dict[str, object]:
         "connections": report.connections if report else 0,
         "downloads": report.downloads if report else 0,
         "loop_lag_ms": report.loop_lag_ms if report else None,
+        "files": {what: asdict(loaded) for what, loaded in report.files.items()} if report else {},
     }
 
 
@@ -138,6 +141,7 @@ th, td {{ border-bottom: 1px solid; padding: .3rem .5rem; text-align: left }}
 {rows}
 </tbody>
 </table>
+{_files(views)}
 <p>Metrics at <code>/metrics</code> and data at <code>/api/workers</code>, both with the bearer token.</p>
 </html>
 """
@@ -157,6 +161,25 @@ def _row(view: WorkerView) -> str:
         view.starts,
     )
     return "<tr>" + "".join(f"<td>{escape(str(cell))}" for cell in cells) + "</tr>"
+
+
+def _files(views: Sequence[WorkerView]) -> str:
+    """What is in force, and on how many workers. What is wrong may quote a file, so this open page leaves it out."""
+    found = [(what, file) for view in views if view.report for what, file in view.report.files.items()]
+    loaded = Counter((what, file.version, bool(file.wrong)) for what, file in found)
+    if not loaded:
+        return ""
+    rows = "\n".join(
+        f"<tr><td>{escape(what)}<td>{escape(version)}<td>{workers}"
+        f"<td>{'wrong now: the last good ones stay' if is_wrong else 'good'}"
+        for (what, version, is_wrong), workers in sorted(loaded.items())
+    )
+    return f"""<table>
+<thead><tr><th>In force<th>Version<th>Workers<th>Files</tr></thead>
+<tbody>
+{rows}
+</tbody>
+</table>"""
 
 
 def _word(ok: bool | None) -> str:

@@ -30,6 +30,16 @@ REQUESTS = Counter("gateway_requests", "Requests answered.", ["outcome", "status
 DOWNLOADS = Counter("gateway_downloads", "Downloads that ended.", ["outcome"], registry=REGISTRY)
 BYTES_DELIVERED = Counter("gateway_bytes_delivered", "Body bytes acknowledged by clients.", registry=REGISTRY)
 REFUSALS = Counter("gateway_refusals", "Requests refused.", ["reason"], registry=REGISTRY)
+RELOADS = Counter(
+    "gateway_reloads", "Readings again of rules and geo databases.", ["what", "outcome"], registry=REGISTRY
+)
+FILES_WRONG = Gauge(
+    "gateway_files_wrong",
+    "1 while the files are not those in force, being wrong.",
+    ["what"],
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
 CONNECTIONS_CUT = Counter("gateway_connections_cut", "Connections ended by the server.", ["why"], registry=REGISTRY)
 CONNECTIONS = Gauge("gateway_connections", "Open client connections.", multiprocess_mode="livesum", registry=REGISTRY)
 INFLIGHT = Gauge("gateway_inflight", "Responses being sent.", multiprocess_mode="livesum", registry=REGISTRY)

@@ -7,10 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 SILENT_AFTER = 5.0
 """Seconds without a report after which a worker no longer counts as ready (it reports every second)."""
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """What a worker has loaded. `wrong`: why the files that are there now were not taken in its place, or ''."""
+
+    version: str
+    wrong: str = ""
 
 
 @dataclass(slots=True)
@@ -18,7 +27,8 @@ class WorkerStatus:
     """The worker's own state; the app sets what it knows, the worker the rest. `loop_lag` in seconds.
 
     `missing` holds what the app waits for before it can serve well, in words for ops ("redis: refused"): while it is
-    not empty the worker is not ready. `reload` is set on SIGHUP; the app clears it when it has reloaded.
+    not empty the worker is not ready. `reload` is set on SIGHUP; the app clears it when it has reloaded. `files` is by
+    what they hold ("rules"); a worker whose files are wrong is ready with the last good ones.
     """
 
     missing: set[str] = field(default_factory=set)
@@ -26,6 +36,7 @@ class WorkerStatus:
     origin_ok: bool | None = None
     downloads: int = 0
     reload: asyncio.Event = field(default_factory=asyncio.Event)
+    files: dict[str, InForce] = field(default_factory=dict)
     serving: bool = False
     draining: bool = False
     connections: int = 0
@@ -42,6 +53,7 @@ class WorkerStatus:
             connections=self.connections,
             downloads=self.downloads,
             loop_lag_ms=round(self.loop_lag * 1000, 1),
+            files=dict(self.files),
         )
 
 
@@ -57,6 +69,7 @@ class Report:
     connections: int = 0
     downloads: int = 0
     loop_lag_ms: float = 0.0
+    files: Mapping[str, InForce] = field(default_factory=dict)
     error: str = ""
 
     @property
@@ -66,7 +79,7 @@ class Report:
     @property
     def state(self) -> tuple[object, ...]:
         """The part whose change is told at once."""
-        return (self.serving, self.draining, self.missing, self.redis_ok, self.origin_ok, self.error)
+        return (self.serving, self.draining, self.missing, self.redis_ok, self.origin_ok, self.files, self.error)
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self), separators=(",", ":")).encode() + b"\n"
@@ -76,8 +89,9 @@ class Report:
         """Raises ValueError for what is not a report's line."""
         fields = json.loads(line)
         try:
-            return cls(**{**fields, "missing": tuple(fields["missing"])})
-        except (TypeError, KeyError) as error:
+            files = {what: InForce(**loaded) for what, loaded in fields["files"].items()}
+            return cls(**{**fields, "missing": tuple(fields["missing"]), "files": files})
+        except (TypeError, KeyError, AttributeError) as error:
             raise ValueError("not a report") from error
 
 

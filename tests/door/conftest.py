@@ -14,8 +14,10 @@ import pytest
 from aiohttp import ClientSession, DummyCookieJar, web
 
 from gateway.backends.redis_client import Wire, connect
+from gateway.backends.redis_control import RedisControl
 from gateway.policy.keys import SigningKey, load_key
 from gateway.policy.model import Claims, FileEntry, Limits
+from gateway.policy.standing import Order
 from gateway.policy.tokens import encode
 from gateway.settings import load
 from gateway.web.app import build_app
@@ -28,7 +30,9 @@ origin: {{url: "file://{folder}"}}
 redis: "{redis}"
 keys: [{{kid: "2026-11", alg: HS256, secret: "{secret}", use: sign}}]
 issuer: shop.example.com
+rules: "{rules}"
 trusted_proxies: [127.0.0.0/8]
+external_hosts: [cdn.example.com]
 counting: {{repeat_window: 2s, resume_window: 60s, lease: 2s}}
 """
 
@@ -43,6 +47,22 @@ class Running:
     client: ClientSession
     key: SigningKey
     status: WorkerStatus
+    rules_file: Path
+
+    async def rules(self, text: str) -> None:
+        """New rules, in force on return."""
+        before = len([event for event in await self.events() if event["type"] == "rules.reloaded"])
+        self.rules_file.write_text(text, encoding="utf-8")
+        self.status.reload.set()
+        for _ in range(200):
+            if len([event for event in await self.events() if event["type"] == "rules.reloaded"]) > before:
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError("the rules were not taken over")
+
+    async def order(self, order: Order) -> None:
+        """Revoke or extend; in force on return as soon as the worker's tail has read it."""
+        await RedisControl(self.wire).append(order)
 
     def file(self, name: str, size: int) -> bytes:
         data = hashlib.shake_128(name.encode()).digest(size)
@@ -88,7 +108,11 @@ async def gateway(redis_db: str, tmp_path: Path) -> AsyncIterator[Running]:
     folder = tmp_path / "files"
     folder.mkdir()
     settings_file = tmp_path / "gateway.yaml"
-    settings_file.write_text(SETTINGS.format(folder=folder, redis=redis_db, secret=SECRET), encoding="utf-8")
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("version: 1\notherwise: allow\n", encoding="utf-8")
+    settings_file.write_text(
+        SETTINGS.format(folder=folder, redis=redis_db, secret=SECRET, rules=rules), encoding="utf-8"
+    )
     status = WorkerStatus()
     app = await build_app(load(settings_file, {}), status)
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
@@ -100,6 +124,6 @@ async def gateway(redis_db: str, tmp_path: Path) -> AsyncIterator[Running]:
     async with ClientSession(cookie_jar=DummyCookieJar(), auto_decompress=False) as client:
         key = load_key(kid="2026-11", alg="HS256", use="sign", secret=SECRET)
         assert isinstance(key, SigningKey)
-        yield Running(f"http://{host}:{port}", folder, wire, client, key, status)
+        yield Running(f"http://{host}:{port}", folder, wire, client, key, status, rules)
     await runner.cleanup()
     await wire.close()

@@ -9,7 +9,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from gateway.policy.model import FileEntry, Limits
+from gateway.policy.model import FileEntry
 
 SIZE = 300_000
 
@@ -136,7 +136,6 @@ REFUSALS = [
     ("/d/{elsewhere}", 403, "token.ip"),
     ("/d/{account}", 401, "account.required"),
     ("/d/{planned}", 403, "token.claims"),
-    ("/d/{limited}", 403, "token.claims"),
     ("/d/{token}?view=1", 403, "view.not_allowed"),
     ("/", 404, "link.unknown"),
     ("/d/", 404, "link.unknown"),
@@ -160,7 +159,6 @@ async def test_refusals(gateway, method: str, path: str, status: int, reason: st
         "elsewhere": gateway.token("a.bin", ip=(ip_network("203.0.113.0/24"),)),
         "account": gateway.token("a.bin", account=True),
         "planned": gateway.token("a.bin", plan="gold"),
-        "limited": gateway.token("a.bin", limits=Limits(networks=3)),
     }
     async with gateway.client.request(method, gateway.base + path.format(**tokens)) as response:
         body = await response.read()

@@ -3,16 +3,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tomllib
 from base64 import b64encode
-from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from gateway.http.problem import pick_language
 from gateway.policy.reasons import Reason
 from gateway.web.pages import LinkFile, Pages
 
@@ -57,7 +56,7 @@ def refusal(reason: str = "token.expired", **more: object) -> str:
     return PAGES.refusal_html(reason, 410, "id-1", "en", **more)
 
 
-LINK_PAGES = [PAGES.link_html(listed, "en", expires_text="tomorrow") for listed in ([], [SEA], [SEA, SKY])]
+LINK_PAGES = [PAGES.link_html(listed, "en", expires_text="tomorrow") for listed in ([SEA], [SEA, SKY])]
 
 
 @pytest.mark.parametrize("page", [refusal(message="No.", retry_after=5), *LINK_PAGES])
@@ -86,26 +85,12 @@ def test_every_reason_has_its_own_words(reason: str, language: str) -> None:
     assert 1 <= len(re.findall(r"[.!?](?:\s|$)", told["detail"])) <= 2
 
 
-def test_no_words_without_a_reason() -> None:
-    known = {reason.text for reason in Reason} | {"unknown"}
-    english = tomllib.loads(files("gateway.web").joinpath("texts", "en.toml").read_text("utf-8"))
-    assert set(dotted(english["reason"])) == known
-
-
-def dotted(table: dict[str, Any], above: str = "") -> Iterator[str]:
-    for key, value in table.items():
-        if "title" in value:
-            yield above + key
-        else:
-            yield from dotted(value, f"{above}{key}.")
-
-
 def test_the_refusal_says_what_and_what_next() -> None:
     seen = Seen(refusal(message="Not <b>here</b>\ud800.", retry_after=130))
     assert "This link has expired" in seen.text
     assert "Ask the shop for a new link" in seen.text
     assert "Not <b>here</b>?." in seen.text
-    assert "in about 3 min" in seen.text
+    assert "in about 3 minutes." in seen.text
     assert all(part in seen.text for part in ("id-1", "410", "token.expired"))
     assert "Please try again in a minute" in refusal(retry_after=60)
     assert seen.refresh == []
@@ -186,16 +171,88 @@ def test_date_text_never_fails() -> None:
     assert PAGES.date_text(-5, "en") == "1 January 1970, 00:00 UTC"
 
 
-def test_another_language_is_one_more_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    texts = tmp_path / "texts"
-    texts.mkdir()
-    (texts / "en.toml").write_bytes(files("gateway.web").joinpath("texts", "en.toml").read_bytes())
-    (texts / "pl.toml").write_text('[number]\ndecimal_point = ","\n[link]\ntitle_one = "Plik czeka"\n', "utf-8")
-    monkeypatch.setattr("gateway.web.pages.package_files", lambda _: tmp_path)
-    pages = Pages()
-    assert pages.languages == ("en", "pl")
-    assert pages.size_text(1_200_000, "pl") == "1,2\u00a0MB"
-    seen = Seen(pages.link_html([SEA], "pl"))
-    assert seen.all("html")[0]["lang"] == "pl"
-    assert "Plik czeka" in seen.text
-    assert "Download Sea & Sand.pdf" in seen.text
+GERMAN = """
+name = "Deutsch"
+[plural]
+one = "i = 1 and v = 0"
+[number]
+decimal_point = ","
+[link]
+title_one = "Die Datei ist bereit"
+[reason.token.expired]
+title = "Dieser Link ist abgelaufen"
+help = "Bitte fragen Sie im Shop nach einem neuen."
+"""
+
+
+def test_another_language_is_one_more_file(tmp_path: Path) -> None:
+    texts = files("gateway.web").joinpath("texts")
+    for file in texts.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "de.toml").write_text(GERMAN, "utf-8")
+    (tmp_path / "ar.toml").write_text('direction = "rtl"\n', "utf-8")
+    pages = Pages(tmp_path)
+    assert set(pages.languages) == set(PAGES.languages) | {"ar", "de"}
+    german = pick_language("de-AT, en;q=0.5", pages.languages)
+    assert pages.size_text(1_200_000, german) == "1,2\u00a0MB"
+    seen = Seen(pages.link_html([SEA], german))
+    assert seen.all("html") == [{"lang": "de", "dir": "ltr"}]
+    assert "Die Datei ist bereit" in seen.text
+    assert "Download Sea & Sand.pdf" in seen.text, "what it leaves out is said in the default language"
+    told = json.loads(pages.refusal_problem("token.expired", 410, "id", german))
+    assert told["title"] == "Dieser Link ist abgelaufen"
+    arabic = Seen(pages.link_html([SEA], pick_language("ar-EG", pages.languages)))
+    assert arabic.all("html") == [{"lang": "ar", "dir": "rtl"}]
+
+
+def test_a_polish_buyer_reads_polish() -> None:
+    polish = pick_language("pl-PL,pl;q=0.9,en-US;q=0.8,en;q=0.7", PAGES.languages)
+    seen = Seen(PAGES.refusal_html("limit.concurrent", 429, "id-1", polish, retry_after=290))
+    assert seen.all("html") == [{"lang": "pl", "dir": "ltr"}]
+    assert "Trwa już inne pobieranie" in seen.text
+    assert "za 5 minut." in seen.text
+    told = json.loads(PAGES.refusal_problem("token.expired", 410, "id-1", polish, retry_after=None))
+    assert (told["title"], told["reason"]) == ("Ten link stracił ważność", "token.expired")
+
+
+@pytest.mark.parametrize("language", PAGES.languages)
+def test_a_rules_own_message_is_shown_as_written(language: str) -> None:
+    message = "Nur in Österreich {here} 100% <i>"
+    seen = Seen(PAGES.refusal_html("rule.denied", 403, "id", language, message=message))
+    assert message in seen.text
+    assert json.loads(PAGES.refusal_problem("rule.denied", 403, "id", language, message=message))["detail"] == message
+
+
+def test_viewing_is_offered_where_it_is_allowed() -> None:
+    seen = Seen(PAGES.link_html([replace(SEA, view_href="/d/tok.en/1/Sea?view=1")], "en"))
+    assert [a["href"] for a in seen.all("a")] == [SEA.href, "/d/tok.en/1/Sea?view=1"]
+    assert seen.refresh == [f"1;url={SEA.href}"]
+    assert "View in the browser" in seen.text
+    several = Seen(PAGES.link_html([replace(SEA, view_href="/d/tok.en/1/Sea?view=1"), SKY], "en"))
+    assert [a["aria-label"] for a in several.all("a")] == [
+        "Download Sea & Sand.pdf",
+        "View in the browser: Sea & Sand.pdf",
+        "Download Sky.flac",
+    ]
+    with pytest.raises(ValueError, match="href"):
+        replace(SEA, view_href="javascript:alert(1)")
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_every_text_has_contrast(scheme: int) -> None:
+    """WCAG 2.2 AA: at least 4.5 to 1 between a text and what it stands on."""
+    palette = dict(re.findall(r"--([a-z-]+):(#[0-9a-f]+)", Seen(refusal()).style.split("prefers-color-scheme")[scheme]))
+    pairs = [("ink", "card"), ("quiet", "card"), ("accent", "card"), ("on-accent", "accent")]
+    assert min(contrast(palette[text], palette[ground]) for text, ground in pairs) >= 4.5
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def luminance(colour: str) -> float:
+    digits = colour[1:] if len(colour) == 7 else "".join(digit * 2 for digit in colour[1:])
+    parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
