@@ -56,13 +56,13 @@ async def _perform(port: int, once: bool) -> bool | None:
 
 
 async def _tour(stage: Stage) -> bool:
-    from gateway.cli.demo_tour import tour  # noqa: PLC0415
+    from gateway.cli.demo_tour import tour  # noqa: PLC0415  `--help` needs none of it
 
     return await tour(stage)
 
 
 async def _watch(stage: Stage) -> bool:
-    from gateway.cli.demo_screen import follow, welcome  # noqa: PLC0415
+    from gateway.cli.demo_screen import follow, welcome  # noqa: PLC0415  `--help` needs none of it
 
     welcome(stage)
     await follow(stage)

@@ -82,7 +82,8 @@ def _details(fields: Mapping[str, str]) -> Iterator[str]:
     if "outcome" in fields:
         yield fields["outcome"].replace("_", " ")
     if "reason" in fields:
-        yield f"{fields['reason']} ({fields.get('http.response.status_code', '-')})"
+        status = fields.get("http.response.status_code")
+        yield fields["reason"] + (f" ({status})" if status else "")
     if counted := _COUNTED.get((fields.get("type", ""), fields.get("counted", ""))):
         yield counted
 
@@ -103,7 +104,7 @@ def _links(stage: Stage) -> Iterator[str]:
 
 def _commands(stage: Stage) -> Iterator[str]:
     gateway, config = _program(), f"--config {shlex.quote(str(stage.config))}"
-    elsewhere, office = _FROM.format("198.51.100.7"), _FROM.format("203.0.113.9")
+    poland, office = _FROM.format("198.51.100.7"), _FROM.format("203.0.113.9")
     for what, command in (
         ("name them", f". {shlex.quote(str(stage.folder / 'links'))}"),
         ("download", 'curl -fLOJ "$BOOK"'),
@@ -111,14 +112,17 @@ def _commands(stage: Stage) -> Iterator[str]:
         ("begin", 'curl -r 0-999999 -o tide.wav "$TUNE"'),
         ("and resume", 'curl -C - -o tide.wav "$TUNE"'),
         ("use one up", 'curl -fLOJ "$LAST"'),
-        ("be refused", f'curl -L {elsewhere} "$LAST"'),
+        ("be refused", f'curl -L {poland} "$LAST"'),
+        ("in Poland", f'curl -fLOJ {poland} "$POLISH"'),
         ("as office", f'curl -fLOJ {office} "$OFFICE"'),
+        ("revoke", f'{gateway} link revoke "$READ" {config}'),
+        ("edit rules", f"{os.environ.get('EDITOR', 'vi')} {shlex.quote(str(stage.folder / 'rules.yaml'))}"),
         ("metrics", f'curl -H "Authorization: Bearer $TOKEN" {stage.management}/metrics'),
         ("an order", f"{gateway} order show 10001 {config}"),
         ("a link", f'{gateway} link show "$LAST" {config}'),
-        ("raw events", f"{gateway} events tail {config}"),
+        ("next events", f"{gateway} events tail {config}"),
     ):
-        yield f"{what:<13} {command}"
+        yield f"{what:<11} {command}"
 
 
 def _program() -> str:

@@ -13,10 +13,9 @@ import shlex
 import signal
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import quote
 
@@ -24,10 +23,13 @@ from gateway.backends.embedded_redis import EmbeddedRedis
 from gateway.backends.keygen import generate
 from gateway.bootstrap import Tools, open_tools
 from gateway.cli.demo_files import BOOK, COVER, NOVEL, STORM, TABLE, TEMPLATES, TUNE, write_samples
+from gateway.cli.demo_geo import build_demo_databases
 from gateway.errors import GatewayError, SettingsError
 from gateway.policy.model import Claims, FileEntry, Limits
+from gateway.policy.standing import Standing
+from gateway.policy.units import format_rate
 from gateway.services.identifiers import now_ms
-from gateway.services.linking import issue
+from gateway.services.linking import Subject, issue, revoke
 from gateway.settings import PREFIX, Settings, load
 from gateway.web.listener import address_text, close_all, open_sockets
 from gateway.web.supervisor import Plan, supervise, worker_command
@@ -36,9 +38,10 @@ HOST = "127.0.0.1"
 WORKERS = 2
 OFFICE = "203.0.113.0/24"
 """A documentation network (RFC 5737), for the link that works only from there."""
+PREVIEW_RATE = 2_000_000
 READY_SECONDS = 60.0
 
-_CONFIG, _FILES, _REDIS = "gateway.yaml", "files", "redis"
+_CONFIG, _FILES, _GEO, _REDIS, _RULES_FILE = "gateway.yaml", "files", "geo", "redis", "rules.yaml"
 _SETTINGS = """\
 # Made by `gateway demo`, and removed with it.
 listen: {listen}
@@ -47,8 +50,36 @@ origin: {{url: {files}}}
 redis: {redis}
 issuer: demo.shop.example
 keys: [{key}]
+rules: {rules}
+geo: {geo}
 trusted_proxies: [127.0.0.0/8]   # so that one machine can play many: curl -H 'X-Forwarded-For: 198.51.100.7' …
 drain: 2s
+"""
+_RULES = f"""
+# Edit and save: the demo takes it over within a second.
+version: 1
+plans:
+  guest: {{valid_for: 30d, downloads: 5, networks: 3, concurrent: 2}}
+  preview: {{valid_for: 7d, downloads: 100, rate: {format_rate(PREVIEW_RATE)}}}
+  read: {{valid_for: 30d, downloads: 20, view: true}}
+  internal: {{valid_for: 1y}}
+default_plan: guest
+lists:
+  office: [{OFFICE}]
+rules:
+  - name: office-only
+    when: {{plan: internal, not: {{ip: $office}}}}
+    then: deny
+    message: This file is for the office alone.
+  - name: polish-edition
+    when: {{file: "ebooks/Żółw*", not: {{country: PL}}}}
+    then: deny
+    message: This edition is sold in Poland only.
+  - name: try-no-hosting
+    mode: observe
+    when: {{network: [hosting, vpn, tor]}}
+    then: deny
+otherwise: allow
 """
 
 
@@ -61,12 +92,13 @@ class Offer:
     about: str
     files: tuple[FileEntry, ...]
     downloads: int | None = None
-    expires: int = 30 * 86_400
-    office_only: bool = False
+    expires: int = 7 * 86_400
+    plan: str | None = None
+    revoked: bool = False
 
 
 OFFERS = (
-    Offer("BOOK", "10001", "An e-book, 5 downloads.", (FileEntry(BOOK, name="The Sea.pdf"),), downloads=5),
+    Offer("BOOK", "10001", "A guest's e-book: 5 downloads, 3 networks.", (FileEntry(BOOK, name="The Sea.pdf"),)),
     Offer(
         "ALBUM",
         "10002",
@@ -74,9 +106,13 @@ OFFERS = (
         tuple(map(FileEntry, (TUNE, STORM, COVER, TABLE))),
         downloads=3,
     ),
-    Offer("LAST", "10003", "Templates, 1 download left: use it up.", (FileEntry(TEMPLATES),), downloads=1),
-    Offer("EXPIRED", "10004", "Expired an hour ago.", (FileEntry(NOVEL),), expires=-3600),
-    Offer("OFFICE", "10005", f"Only for the network {OFFICE}, so not for you.", (FileEntry(NOVEL),), office_only=True),
+    Offer("PREVIEW", "10003", "A preview, at 2 MB/s.", (FileEntry(TUNE, name="Tide (preview).wav"),), plan="preview"),
+    Offer("READ", "10004", "To read in the browser.", (FileEntry(BOOK, name="The Sea.pdf"),), plan="read"),
+    Offer("LAST", "10005", "Templates, 1 download left: use it up.", (FileEntry(TEMPLATES),), downloads=1),
+    Offer("POLISH", "10006", "A book sold in Poland only, so not to you here.", (FileEntry(NOVEL),)),
+    Offer("OFFICE", "10007", f"Only for the office, {OFFICE}, so not for you.", (FileEntry(TABLE),), plan="internal"),
+    Offer("EXPIRED", "10008", "Expired an hour ago.", (FileEntry(COVER),), expires=-3600),
+    Offer("REVOKED", "10009", "Revoked by the shop.", (FileEntry(BOOK),), revoked=True),
 )
 
 
@@ -132,7 +168,11 @@ async def open_stage(port: int) -> AsyncIterator[Stage]:
         with _no_settings_from_outside(), _folder() as folder:
             with _explained():
                 digests = write_samples(folder / _FILES)
-                (folder / _CONFIG).write_text(_settings(folder, *map(address_text, sockets)), encoding="utf-8")
+                (folder / _GEO).mkdir()
+                databases = build_demo_databases(folder / _GEO)
+                (folder / _RULES_FILE).write_text(_RULES, encoding="utf-8")
+                listeners = map(address_text, sockets)
+                (folder / _CONFIG).write_text(_settings(folder, databases, *listeners), encoding="utf-8")
             settings = load(folder / _CONFIG, {})
             # Started and stopped without a break in which a signal could part the two; open_tools only joins it.
             with EmbeddedRedis(folder / _REDIS):
@@ -227,7 +267,7 @@ def _listen(port: int) -> tuple[socket.socket, ...]:
         raise SettingsError(f"{error}; with --port 0 the demo takes a free one") from None
 
 
-def _settings(folder: Path, public: str, management: str) -> str:
+def _settings(folder: Path, databases: Mapping[str, Path], public: str, management: str) -> str:
     """JSON's quoting is YAML's too, so no folder's name can break the file."""
     return _SETTINGS.format(
         listen=public,
@@ -236,6 +276,8 @@ def _settings(folder: Path, public: str, management: str) -> str:
         files=json.dumps(f"file://{quote(str(folder / _FILES))}"),
         redis=json.dumps(f"embedded://{folder / _REDIS}"),
         key=json.dumps(generate("demo", "HS256")),
+        rules=json.dumps(str(folder / _RULES_FILE)),
+        geo=json.dumps({name: str(path) for name, path in databases.items()}),
     )
 
 
@@ -249,10 +291,14 @@ async def _issue(settings: Settings, tools: Tools, offer: Offer) -> str:
         files=offer.files,
         issued_at=now // 1000 + min(offer.expires - 1, 0),
         order_id=offer.order,
-        ip=(ip_network(OFFICE),) if offer.office_only else (),
+        plan=offer.plan,
         limits=Limits(downloads=offer.downloads),
     )
-    return await issue(claims, now, keys=tools.keys, links=tools.links, events=tools.events, shards=settings.shards)
+    token = await issue(claims, now, keys=tools.keys, links=tools.links, events=tools.events, shards=settings.shards)
+    if offer.revoked:
+        subject, standing = Subject((claims,)), Standing()
+        await revoke(subject, standing=standing, control=tools.control, events=tools.events, shards=settings.shards)
+    return token
 
 
 def _forged(token: str) -> str:

@@ -17,9 +17,9 @@ from itertools import pairwise
 
 import aiohttp
 
-from gateway.cli.demo_files import BOOK, NOVEL, STORM, TEMPLATES, TUNE
+from gateway.cli.demo_files import BOOK, NOVEL, STORM, TABLE, TEMPLATES, TUNE
 from gateway.cli.demo_screen import heading, painted
-from gateway.cli.demo_stage import OFFICE, WORKERS, Stage
+from gateway.cli.demo_stage import OFFICE, PREVIEW_RATE, WORKERS, Stage
 from gateway.cli.output import print_line
 from gateway.errors import GatewayError
 
@@ -32,9 +32,32 @@ _READ_BEFORE_LEAVING = 1_000_000
 _SMALL_BUFFER = 64 * 1024
 
 _CLOSINGS = ("download.finished", "download.lost")
-_COUNTED = {("10001", BOOK): 1, ("10002", TUNE): 1, ("10002", STORM): 1, ("10003", TEMPLATES): 1, ("10005", NOVEL): 1}
+_COUNTED = {
+    ("10001", BOOK): 3,
+    ("10002", TUNE): 1,
+    ("10002", STORM): 1,
+    ("10003", TUNE): 1,
+    ("10004", BOOK): 1,
+    ("10005", TEMPLATES): 1,
+    ("10006", NOVEL): 1,
+    ("10007", TABLE): 1,
+}
 """The downloads that the whole tour is worth, by order and file."""
-_DENIED = Counter({"limit.downloads": 1, "token.expired": 1, "token.ip": 1, "token.signature": 1})
+_DENIED = Counter(
+    {
+        "limit.downloads": 1,
+        "limit.networks": 1,
+        "rule.denied": 3,
+        "token.expired": 1,
+        "token.revoked": 1,
+        "token.signature": 1,
+        "view.not_allowed": 1,
+    }
+)
+_ABROAD, _IN_POLAND, _IN_OFFICE = "192.0.2.44", "198.51.100.7", "203.0.113.9"
+_NOWHERE = "198.51.100.200"
+"""In no geo database."""
+_RATE_TOLERANCE = 0.8
 
 
 class _Wrong(Exception):
@@ -53,11 +76,19 @@ async def tour(stage: Stage) -> bool:
             await _step("HEAD tells its size and counts nothing", steps.head),
             await _step("a connection breaks at 1 MB, the download is resumed, the sum is right", steps.resume),
             await _step(f"a download manager fetches {_CONNECTIONS} ranges at once", steps.ranges),
+            await _step("a second and a third network may download too", steps.networks),
+            await _step("a fourth one is refused: 403 limit.networks", steps.fourth_network),
+            await _step(f"a preview comes at {PREVIEW_RATE // 10**6} MB/s", steps.preview),
+            await _step("a book is shown in the browser where its plan says so", steps.view),
+            await _step("and not where it does not: 403 view.not_allowed", steps.no_view),
             await _step("the last download of a link is used up", steps.use_up),
             await _step("a second device is refused: 410 limit.downloads", steps.second_device),
             await _step("an expired link is refused: 410 token.expired", steps.expired),
             await _step("a forged link is refused: 403 token.signature", steps.forged),
-            await _step(f"a link for {OFFICE} is refused elsewhere: 403 token.ip", steps.elsewhere),
+            await _step("a revoked link is refused: 410 token.revoked", steps.revoked),
+            await _step("a Polish edition is refused abroad, and where nobody knows: 403 rule.denied", steps.abroad),
+            await _step("and works in Poland", steps.in_poland),
+            await _step(f"a link for the office is refused outside {OFFICE}: 403 rule.denied", steps.elsewhere),
             await _step("and works from there", steps.office),
             await _step(f"the events tell exactly that: {sum(_COUNTED.values())} downloads counted", steps.events),
             await _step("metrics are for the management token only", steps.metrics),
@@ -149,11 +180,36 @@ class _Tour:
         parts = await asyncio.gather(*(part(*pair) for pair in pairwise(edges)))
         self._check(b"".join(parts), STORM)
 
+    async def networks(self) -> None:
+        for address in (_ABROAD, _IN_OFFICE):
+            await self._whole(await self._buyer(address, "curl/8.5.0"), self._stage.file("BOOK"), BOOK)
+
+    async def fourth_network(self) -> None:
+        await self._refused(await self._buyer("2001:db8:4::9", "curl/8.5.0"), "BOOK", 403, "limit.networks")
+
+    async def preview(self) -> None:
+        began = time.monotonic()
+        await self._whole(await self._buyer(_IN_POLAND, "Player/1.0"), self._stage.file("PREVIEW"), TUNE)
+        least = (self._stage.files / TUNE).stat().st_size / PREVIEW_RATE * _RATE_TOLERANCE
+        if time.monotonic() - began < least:
+            raise _Wrong(f"it took {time.monotonic() - began:.1f} s and not {least:.1f} s")
+
+    async def view(self) -> None:
+        reader = await self._buyer(_IN_POLAND, BROWSER)
+        async with reader.get(self._stage.file("READ"), params={"view": "1"}) as answer:
+            _expect(answer, 200)
+            if not answer.headers["Content-Disposition"].startswith("inline"):
+                raise _Wrong("it would be saved and not shown")
+            self._check(await answer.read(), BOOK)
+
+    async def no_view(self) -> None:
+        await self._refused(await self._buyer(_IN_POLAND, BROWSER), "BOOK?view=1", 403, "view.not_allowed")
+
     async def use_up(self) -> None:
         await self._whole(await self._buyer("198.51.100.7", BROWSER), self._stage.file("LAST"), TEMPLATES)
 
     async def second_device(self) -> None:
-        await self._refused(await self._buyer("192.0.2.99", "Phone/1.0"), "LAST", 410, "limit.downloads")
+        await self._refused(await self._buyer(_ABROAD, "Phone/1.0"), "LAST", 410, "limit.downloads")
 
     async def expired(self) -> None:
         await self._refused(await self._buyer("198.51.100.7", BROWSER), "EXPIRED", 410, "token.expired")
@@ -161,11 +217,21 @@ class _Tour:
     async def forged(self) -> None:
         await self._refused(await self._buyer("198.51.100.7", BROWSER), "BROKEN", 403, "token.signature")
 
+    async def revoked(self) -> None:
+        await self._refused(await self._buyer(_IN_POLAND, BROWSER), "REVOKED", 410, "token.revoked")
+
+    async def abroad(self) -> None:
+        for address in (_ABROAD, _NOWHERE):
+            await self._refused(await self._buyer(address, BROWSER), "POLISH", 403, "rule.denied")
+
+    async def in_poland(self) -> None:
+        await self._whole(await self._buyer(_IN_POLAND, BROWSER), self._stage.file("POLISH"), NOVEL)
+
     async def elsewhere(self) -> None:
-        await self._refused(await self._buyer("198.51.100.7", BROWSER), "OFFICE", 403, "token.ip")
+        await self._refused(await self._buyer(_IN_POLAND, BROWSER), "OFFICE", 403, "rule.denied")
 
     async def office(self) -> None:
-        await self._whole(await self._buyer("203.0.113.9", BROWSER), self._stage.file("OFFICE"), NOVEL)
+        await self._whole(await self._buyer(_IN_OFFICE, BROWSER), self._stage.file("OFFICE"), TABLE)
 
     async def events(self) -> None:
         """Wait until every download has its closing event, then compare everything."""
@@ -221,7 +287,8 @@ class _Tour:
             raise _Wrong(f"{len(data)} bytes came, and they are not {key}")
 
     async def _refused(self, buyer: aiohttp.ClientSession, name: str, status: int, reason: str) -> None:
-        async with buyer.get(self._stage.file(name)) as answer:
+        name, _, query = name.partition("?")
+        async with buyer.get(self._stage.file(name) + (query and f"?{query}")) as answer:
             _expect(answer, status)
             told = (await answer.json(content_type="application/problem+json")).get("reason")
             if told != reason:

@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli.options import WithNames, config_option, duration, json_option, networks, rate
+from gateway.cli.link_orders import extend, revoke
+from gateway.cli.named import named, one_of, plans, which
+from gateway.cli.options import WithNames, config_option, duration, json_option, limit_options, networks
 from gateway.cli.output import print_json, print_line, utc, with_tools
 from gateway.errors import GatewayError
 from gateway.policy.claims import write_claims
-from gateway.policy.limits import ENFORCED_LIMITS, unenforced
+from gateway.policy.decide import expiry_of, limits_of
+from gateway.policy.limits import BY_NAME
 from gateway.policy.links import Link, state
-from gateway.policy.model import Claims, Deny, FileEntry, Limits, Network
+from gateway.policy.model import Claims, FileEntry, Limits, Network, Plan
 from gateway.policy.shards import shard_of
-from gateway.policy.tokens import parse
-from gateway.policy.units import format_duration, format_rate
+from gateway.policy.units import format_duration
 from gateway.services.identifiers import now_ms
 from gateway.services.linking import issue
 
 if TYPE_CHECKING:
+    from gateway.backends.redis_ledger import TokenUsage
     from gateway.bootstrap import Tools
     from gateway.settings import Settings
 
 TOKEN_ID_BYTES = 12
-
-_TOKEN = re.compile(r"(?:.*/[ld]/)?(ey[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+)(?:[/?#].*)?")
+DEFAULT_EXPIRES = 30 * 86_400
 
 
 @click.group(epilog="Example: gateway link create --order 10001 --file ebooks/sea.pdf")
 def link() -> None:
-    """Create and look up links."""
+    """Create, look up, revoke and extend links."""
+
+
+link.add_command(revoke)
+link.add_command(extend)
 
 
 @link.command(
@@ -45,18 +50,14 @@ def link() -> None:
 )
 @click.option("--order", help="The order's id.")
 @click.option("--customer", help="The customer's id; no e-mail address, for everybody can read a token.")
-@click.option("--file", "files", multiple=True, required=True, help="A file's storage key; may be repeated.")
+@click.option("--file", "files", multiple=True, required=True, help="A storage key or https address; may be repeated.")
 @click.option("--name", "names", multiple=True, help="The name under which the --file before it is saved.")
-@click.option("--plan", help="A plan of the rules file.")
-@click.option("--expires", callback=duration, default="30d", show_default=True, help="How long the link is valid.")
+@click.option("--plan", help="A plan of the rules file; the options below can only tighten it.")
+@click.option("--tier", help="The buyer's tier, for rules that ask for it.")
+@click.option("--expires", callback=duration, help="How long the link is valid.  [default: as the plan says, else 30d]")
 @click.option("--ip", "allowed", callback=networks, multiple=True, help="Only from this network; may be repeated.")
 @click.option("--account", is_flag=True, help="Only for the customer, logged in.")
-@click.option("--downloads", type=click.IntRange(1), help="Downloads of each file.")
-@click.option("--networks", type=click.IntRange(1), help="Different networks that may download.")
-@click.option("--devices", type=click.IntRange(1), help="Different devices that may download.")
-@click.option("--concurrent", type=click.IntRange(1), help="Downloads at the same time.")
-@click.option("--rate", callback=rate, help="Speed, like 2MB/s.")
-@click.option("--valid-after-first", callback=duration, help="How long the link is valid after its first download.")
+@limit_options
 @config_option
 @json_option
 def create(  # noqa: PLR0913, PLR0917  # one parameter per option
@@ -65,7 +66,8 @@ def create(  # noqa: PLR0913, PLR0917  # one parameter per option
     files: tuple[str, ...],
     names: tuple[str, ...],
     plan: str | None,
-    expires: int,
+    tier: str | None,
+    expires: int | None,
     allowed: tuple[Network, ...],
     account: bool,
     config: Path | None,
@@ -73,28 +75,31 @@ def create(  # noqa: PLR0913, PLR0917  # one parameter per option
     **limits: int | None,
 ) -> None:
     """Print a new link."""
-    if plan is not None:
-        raise click.ClickException(
-            "--plan needs a rules file, which this release has not; leave it out, and use --downloads"
-        )
     granted = Limits(**limits)
-    if refused := unenforced(granted):
-        option, kept = refused[0].replace("_", "-"), ", ".join(f"--{name}" for name in sorted(ENFORCED_LIMITS))
-        raise click.ClickException(f"--{option} is not enforced by this release; leave it out, and use {kept}")
     if account:
         click.echo("Note: nobody can sign in at this release yet, so the link will answer 401.", err=True)
+    for option, given in (("--order", order), ("--customer", customer)):
+        if given is not None and "@" in given:
+            click.echo(f"Note: {option} looks like an e-mail address, and everybody can read a token.", err=True)
     entries = _named(files, names)
+    for entry in entries:
+        if entry.url is not None:
+            click.echo("Note: an https address is only served where its host stands in external_hosts.", err=True)
 
     async def work(settings: Settings, tools: Tools) -> tuple[str, Claims]:
         now = now_ms()
+        chosen = _plan(settings, plan)
+        _refuse_loosening(chosen, granted, expires)
         claims = Claims(
             issuer=settings.issuer,
             token_id=secrets.token_hex(TOKEN_ID_BYTES),
-            expires_at=now // 1000 + expires,
+            expires_at=now // 1000 + (expires or chosen.valid_for or DEFAULT_EXPIRES),
             files=entries,
             issued_at=now // 1000,
             customer_id=customer,
             order_id=order,
+            plan=plan,
+            tier=tier,
             account=account,
             ip=allowed,
             limits=granted,
@@ -112,21 +117,16 @@ def create(  # noqa: PLR0913, PLR0917  # one parameter per option
 
 
 @link.command(epilog="Example: gateway link show --order 10001")
-@click.argument("id_or_link", required=False)
-@click.option("--order", help="All links of this order.")
+@which
 @config_option
 @json_option
 def show(id_or_link: str | None, order: str | None, config: Path | None, as_json: bool) -> None:
     """What a link grants, whether it is valid and how much of it has been used."""
-    if (id_or_link is None) == (order is None):
-        raise click.UsageError("name either one link (its id, or the link itself) or --order")
+    one_of(id_or_link, order)
 
     async def work(settings: Settings, tools: Tools) -> list[Shown]:
-        if order is not None:
-            found = await tools.links.of_order(order)
-        else:
-            found = [await _found(settings, tools, id_or_link or "")]
-        return [await _shown(settings, tools, each) for each in found]
+        found = await named(settings, tools, id_or_link, order)
+        return [await _shown(settings, tools, each) for each in await _now(settings, tools, found)]
 
     links = with_tools(config, work)
     if not links:
@@ -145,86 +145,123 @@ def show(id_or_link: str | None, order: str | None, config: Path | None, as_json
 @config_option
 @json_option
 def list_links(order: str | None, config: Path | None, as_json: bool) -> None:
-    """The created links, oldest first, one a line: id, created, expires, order, files."""
+    """The created links, oldest first, one a line: id, created, expires (or revoked), order, files."""
 
-    async def work(settings: Settings, tools: Tools) -> list[Link]:
+    async def work(settings: Settings, tools: Tools) -> list[Now]:
         if order is not None:
-            return await tools.links.of_order(order)
-        return sorted([each async for each in tools.links.all()], key=lambda each: each.created_ms or 0)
+            links = await named(settings, tools, None, order)
+        else:
+            links = sorted([each async for each in tools.links.all()], key=lambda each: each.created_ms or 0)
+        return await _now(settings, tools, links)
 
     links = with_tools(config, work)
     if as_json:
-        print_json([_summary(each) for each in links])
+        print_json([each.document() for each in links])
         return
     for each in links:
-        claims = each.claims
-        times = f"{_created_at(each)}  {utc(claims.expires_at)}"
+        claims = each.link.claims
+        end = "revoked" if each.revoked else utc(each.expires_at)
         names = ", ".join(file.identity for file in claims.files)
-        print_line(f"{claims.token_id}  {times}  {claims.order_id or '-'}  {names}")
+        print_line(f"{claims.token_id}  {_created_at(each.link)}  {end:<20}  {claims.order_id or '-'}  {names}")
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """A link as it stands. `expires_at` (Unix s): as extended, or by its token and its plan; `limits` of both."""
+
+    link: Link
+    plan: Plan
+    limits: Limits
+    expires_at: int
+    extended: bool
+    revoked: bool
+
+    def document(self) -> dict[str, object]:
+        return {
+            "token_id": self.link.claims.token_id,
+            "created": _created_at(self.link),
+            "expires": utc(self.expires_at),
+            "extended": self.extended,
+            "revoked": self.revoked,
+            "claims": write_claims(self.link.claims),
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A link and its use. `used`: downloads charged, by file identity."""
+    """A link as it stands, and its use. `used`: downloads charged, by file identity; `taken` over all its files."""
 
-    link: Link
+    now: Now
     used: dict[str, int]
+    taken: TokenUsage
 
     @property
     def state(self) -> str:
-        return state(self.link.claims, self.used, int(time.time()))
+        claims, now = self.now.link.claims, self.now
+        ends = min(now.expires_at, self.ends_after_first or now.expires_at)
+        return state(claims, now.limits, self.used, int(time.time()), expires_at=ends, revoked=now.revoked)
+
+    @property
+    def ends_after_first(self) -> int | None:
+        """When `valid_after_first` ends it, in Unix seconds."""
+        seconds = self.now.limits.get("valid_after_first")
+        if seconds is None or self.taken.first_ms is None:
+            return None
+        return self.taken.first_ms // 1000 + seconds
 
     def document(self) -> dict[str, object]:
-        claims = self.link.claims
+        claims = self.now.link.claims
         files = [
-            {"key": file.identity, "downloads": self.used[file.identity], "limit": claims.limits.downloads}
+            {"key": file.identity, "downloads": self.used[file.identity], "limit": self.now.limits.get("downloads")}
             for file in claims.files
         ]
-        return {**_summary(self.link), "state": self.state, "files": files}
+        first = None if self.taken.first_ms is None else utc(self.taken.first_ms / 1000)
+        return {
+            **self.now.document(),
+            "state": self.state,
+            "limits": dict(self.now.limits.values),
+            "used": {
+                "networks": self.taken.networks,
+                "devices": self.taken.devices,
+                "concurrent": self.taken.live,
+                "first_download": first,
+            },
+            "files": files,
+        }
 
     def lines(self) -> Iterator[str]:
-        claims = self.link.claims
+        claims = self.now.link.claims
         yield f"{claims.token_id}  {self.state}"
-        yield f"  created   {_created_at(self.link) or 'not here'}"
-        yield f"  expires   {utc(claims.expires_at)}"
-        for label, value in (("order", claims.order_id), ("customer", claims.customer_id), ("plan", claims.plan)):
+        yield f"  created   {_created_at(self.now.link) or 'not here'}"
+        yield f"  expires   {utc(self.now.expires_at)}{', extended' if self.now.extended else ''}"
+        facts = {"order": claims.order_id, "customer": claims.customer_id, "plan": self.now.plan.name or claims.plan}
+        for label, value in facts.items():
             if value is not None:
                 yield f"  {label:<9} {value}"
         if claims.account:
             yield "  account   required"
         if claims.ip:
             yield f"  ip        {', '.join(map(str, claims.ip))}"
-        if limits := _limit_texts(claims.limits):
-            yield f"  limits    {', '.join(limits)}"
+        if limits := self.now.limits.values:
+            yield f"  limits    {', '.join(self._limit(name, value) for name, value in limits)}"
+        most = self.now.limits.get("downloads")
         for number, file in enumerate(claims.files, 1):
-            limit = "" if claims.limits.downloads is None else f" of {claims.limits.downloads}"
+            limit = "" if most is None else f" of {most}"
             name = f" as {file.name}" if file.name else ""
             yield f"  file {number}    {file.identity}{name}: {self.used[file.identity]}{limit} downloads used"
 
-
-def _summary(link: Link) -> dict[str, object]:
-    claims = link.claims
-    return {
-        "token_id": claims.token_id,
-        "created": _created_at(link),
-        "expires": utc(claims.expires_at),
-        "claims": write_claims(claims),
-    }
+    def _limit(self, name: str, value: int) -> str:
+        used = {"networks": self.taken.networks, "devices": self.taken.devices, "concurrent": self.taken.live}
+        text = f"{name.replace('_', ' ')} {BY_NAME[name].write(value)}"
+        if name in used:
+            text += f" ({used[name]} {'now' if name == 'concurrent' else 'used'})"
+        if name == "valid_after_first" and self.ends_after_first is not None:
+            text += f" (until {utc(self.ends_after_first)})"
+        return text
 
 
 def _created_at(link: Link) -> str | None:
     return None if link.created_ms is None else utc(link.created_ms / 1000)
-
-
-def _limit_texts(limits: Limits) -> list[str]:
-    plain = {"downloads": limits.downloads, "networks": limits.networks, "devices": limits.devices}
-    plain["concurrent"] = limits.concurrent
-    texts = [f"{name} {value}" for name, value in plain.items() if value is not None]
-    if limits.rate is not None:
-        texts.append(f"rate {format_rate(limits.rate)}")
-    if limits.valid_after_first is not None:
-        texts.append(f"valid after first {format_duration(limits.valid_after_first)}")
-    return texts
 
 
 def _named(keys: tuple[str, ...], names: tuple[str, ...]) -> tuple[FileEntry, ...]:
@@ -234,24 +271,61 @@ def _named(keys: tuple[str, ...], names: tuple[str, ...]) -> tuple[FileEntry, ..
         if int(number) in by_number:
             raise click.UsageError(f"the file {keys[int(number) - 1]} has two names; give it one --name")
         by_number[int(number)] = name
-    return tuple(FileEntry(key, name=by_number.get(number)) for number, key in enumerate(keys, 1))
+    return tuple(_entry(given, by_number.get(number)) for number, given in enumerate(keys, 1))
 
 
-async def _found(settings: Settings, tools: Tools, id_or_link: str) -> Link:
-    token = _TOKEN.fullmatch(id_or_link)
-    if token is None:
-        registered = await tools.links.get(id_or_link)
-        if registered is None:
-            raise GatewayError("no link with this id was made here; give the link itself, or see `gateway link list`")
-        return registered
-    claims = parse(token[1], tools.keys, settings.issuer)
-    if isinstance(claims, Deny):
-        raise GatewayError(f"this link is not good: {claims.reason.text}, {claims.message}")
-    return await tools.links.get(claims.token_id) or Link(claims, None)
+def _entry(given: str, name: str | None) -> FileEntry:
+    if given.startswith("http://"):
+        raise click.UsageError(f"an address is only served by https; write https{given.removeprefix('http')}")
+    external = given.startswith("https://")
+    return FileEntry(None if external else given, given if external else None, name)
 
 
-async def _shown(settings: Settings, tools: Tools, link: Link) -> Shown:
-    claims = link.claims
+def _plan(settings: Settings, name: str | None) -> Plan:
+    """The plan of this name, else the default one, else one that limits nothing. Raises GatewayError, SettingsError."""
+    from gateway.bootstrap import read_rules  # noqa: PLC0415  most commands do without rules
+
+    rules = read_rules(settings)
+    chosen = name if name is not None else rules.default_plan
+    if chosen is None:
+        return Plan("")
+    if chosen not in rules.plans:
+        known = f"write one of {', '.join(rules.plans)}" if rules.plans else "the rules file has no plans"
+        raise GatewayError(f"--plan: there is no plan {chosen}; {known}")
+    return rules.plans[chosen]
+
+
+def _refuse_loosening(plan: Plan, granted: Limits, expires: int | None) -> None:
+    for name, value in granted.values:
+        most = plan.limits.get(name)
+        if most is not None and value > most:
+            option, write = name.replace("_", "-"), BY_NAME[name].write
+            raise GatewayError(f"--{option} can only tighten the plan {plan.name}; write {write(most)} or less")
+    if expires is not None and plan.valid_for is not None and expires > plan.valid_for:
+        most_text = format_duration(plan.valid_for)
+        raise GatewayError(f"--expires can only tighten the plan {plan.name}; write {most_text} or less")
+
+
+async def _now(settings: Settings, tools: Tools, links: Sequence[Link]) -> list[Now]:
+    plan_of, standing = plans(settings), await tools.control.read_all()
+
+    def now(link: Link) -> Now:
+        plan = plan_of(link.claims)
+        return Now(
+            link,
+            plan,
+            limits_of(link.claims, plan, standing),
+            expiry_of(link.claims, plan, standing),
+            extended=standing.extended_to(link.claims) is not None,
+            revoked=standing.is_revoked(link.claims),
+        )
+
+    return [now(link) for link in links]
+
+
+async def _shown(settings: Settings, tools: Tools, now: Now) -> Shown:
+    claims = now.link.claims
     shard = shard_of(claims.shard_key, settings.shards)
     identities = [file.identity for file in claims.files]
-    return Shown(link, await tools.ledger.usage(shard, claims.token_key, identities))
+    used = await tools.ledger.usage(shard, claims.token_key, identities)
+    return Shown(now, used, await tools.ledger.token_usage(shard, claims.token_key))

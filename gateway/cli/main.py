@@ -18,10 +18,11 @@ from gateway.errors import GatewayError
 COMMANDS = {
     "demo": ("gateway.cli.demo:demo", "The whole thing on this machine, with sample files and links to try."),
     "serve": ("gateway.cli.serve:serve", "Run the gateway."),
-    "link": ("gateway.cli.link:link", "Create and look up links."),
-    "order": ("gateway.cli.order:order", "What happened to an order."),
+    "link": ("gateway.cli.link:link", "Create, look up, revoke and extend links."),
+    "order": ("gateway.cli.order:order", "What happened to an order, and why."),
     "events": ("gateway.cli.events:events", "Read the events."),
     "keys": ("gateway.cli.keys:keys", "Make signing keys."),
+    "doctor": ("gateway.cli.doctor:doctor", "Check everything that the gateway stands on."),
     "_worker": ("gateway.cli.serve:worker", ""),
 }
 """Each command's `module:attribute` and what it does; a name with an underscore is not listed."""

@@ -9,12 +9,15 @@ from typing import TypeVar
 
 import click
 
+from gateway.policy.limits import LIMIT_MAX, LIMITS, read_limit
 from gateway.policy.model import Network
-from gateway.policy.units import parse_duration, parse_rate
+from gateway.policy.units import parse_duration
 
 DEFAULT_CONFIG = Path("config/gateway.yaml")
 
+S = TypeVar("S")
 T = TypeVar("T")
+Command = TypeVar("Command", bound=Callable[..., object])
 
 config_option = click.option(
     "--config",
@@ -30,9 +33,20 @@ def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> i
     return None if value is None else _converted(parse_duration, value)
 
 
-def rate(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    """Callback of an option: bytes per second, written `2MB/s`."""
-    return None if value is None else _converted(parse_rate, value)
+def limit_options(command: Command) -> Command:
+    """An option for every limit that a token can carry."""
+    for limit in reversed(LIMITS):
+        name = f"--{limit.name.replace('_', '-')}"
+        kind = click.IntRange(1, LIMIT_MAX) if limit.parse is None else None
+        command = click.option(name, callback=_limit(limit.name), type=kind, help=limit.about)(command)
+    return command
+
+
+def _limit(name: str) -> Callable[[click.Context, click.Parameter, object], int | None]:
+    def read(_ctx: click.Context, _param: click.Parameter, value: object) -> int | None:
+        return None if value is None else _converted(lambda text: read_limit(name, text), value)
+
+    return read
 
 
 def networks(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[Network, ...]:
@@ -40,7 +54,7 @@ def networks(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
     return tuple(_converted(_network, text) for text in value)
 
 
-def _converted(convert: Callable[[str], T], text: str) -> T:
+def _converted(convert: Callable[[S], T], text: S) -> T:
     try:
         return convert(text)
     except ValueError as error:

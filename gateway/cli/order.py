@@ -1,4 +1,4 @@
-"""`gateway order show`: what happened to an order, told from its events."""
+"""`gateway order …`: what happened to an order, told from its events, and why."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.cli.options import config_option, json_option
+from gateway.cli.order_why import why
 from gateway.cli.output import print_json, print_line, with_tools
 from gateway.policy.shards import shard_of
 from gateway.policy.units import human_size
@@ -33,7 +34,10 @@ SHOWN = {
 
 @click.group(epilog="Example: gateway order show 10001")
 def order() -> None:
-    """What happened to an order."""
+    """What happened to an order, and why."""
+
+
+order.add_command(why)
 
 
 @order.command(epilog="Example: gateway order show 10001 --json")
@@ -74,7 +78,8 @@ def timeline(events: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
         elif kind in ENDINGS and opening:
             steps.pop(opening["id"], None)
             step = {**opening, **event, "began": opening["time"], "counted": _sum(opening, event)}
-        steps[event["id"]] = {"what": SHOWN.get(kind, kind), **step}
+        external = kind == "download.finished" and event.get("file.key", "").startswith("url:")
+        steps[event["id"]] = {"what": "sent on" if external else SHOWN.get(kind, kind), **step}
     return list(steps.values())
 
 
@@ -92,6 +97,8 @@ def told(step: Mapping[str, str]) -> str:
 
 
 def _bytes(step: Mapping[str, str]) -> str:
+    if step["what"] == "sent on":
+        return ""  # its bytes are another server's affair
     delivered, size = _number(step, "bytes.delivered"), _number(step, "file.size")
     if delivered is None:
         return ""
@@ -111,7 +118,7 @@ def _origin(step: Mapping[str, str]) -> str:
 
 
 def _result(step: Mapping[str, str]) -> str:
-    if step["what"] not in ("downloaded", "lost", "downloading"):
+    if step["what"] not in ("downloaded", "sent on", "lost", "downloading"):
         return ""
     counted = {"1": "counted", "0": "not counted"}.get(step.get("counted", ""), "")
     return ", ".join(part for part in (step.get("outcome", "").replace("_", " "), counted) if part)

@@ -42,7 +42,7 @@ def read_settings(config: Path | None) -> Settings:
 
 def with_tools(config: Path | None, work: Callable[[Settings, Tools], Coroutine[None, None, T]]) -> T:
     """What `work` returns, with everything it needs opened before and closed after."""
-    from gateway.bootstrap import open_tools  # noqa: PLC0415  # as above
+    from gateway.bootstrap import open_tools  # noqa: PLC0415  # `gateway --help` needs none of it
 
     settings = read_settings(config)
 

@@ -35,6 +35,7 @@ def serve(config: Path | None, workers: int | None) -> None:
     _log_to_stderr("gateway")
     try:
         settings = _settings(config)
+        _check(settings)
         for note in notes(settings):
             LOG.warning("%s", note)
         status = asyncio.run(_supervise(settings, config, workers or settings.workers))
@@ -63,6 +64,16 @@ def worker(config: Path | None, listen_fds: tuple[int, ...], status_fd: int) -> 
         return await build_app(settings, status)
 
     sys.exit(run_worker(options, application))
+
+
+def _check(settings: Settings) -> None:
+    """What would keep every worker from starting, or must keep them, once and here. Raises SettingsError."""
+    if settings.rules is None and settings.geo is None and settings.origin.kind == "file":
+        return
+    from gateway.bootstrap import check_policy, refuse_public_bucket  # noqa: PLC0415  it imports all there is
+
+    check_policy(settings)
+    asyncio.run(refuse_public_bucket(settings))
 
 
 def _settings(config: Path | None) -> Settings:

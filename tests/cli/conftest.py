@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,11 @@ def process(tmp_path: Path, environ: dict[str, str]) -> Run:
         )
 
     return gateway
+
+
+@pytest.fixture(autouse=True)
+def quiet_commands_stay_quiet_alone() -> Iterator[None]:
+    """What a command run in this process does to our loggers ends with its test."""
+    level = logging.getLogger("gateway").level
+    yield
+    logging.getLogger("gateway").setLevel(level)

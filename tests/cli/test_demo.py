@@ -106,7 +106,7 @@ def left_over(folder: Path) -> list[str]:
 def test_the_tour_passes_and_leaves_nothing(tmp_path: Path) -> None:
     done = run(tmp_path, "--once", "--port", "0", GATEWAY_REDIS="redis://127.0.0.1:1/0", GATEWAY_ISSUER="another")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("✓") == 13
+    assert done.stdout.count("✓") == 21
     assert "✗" not in done.stdout
     assert "\x1b" not in done.stdout
     assert done.stderr == ""
@@ -134,14 +134,14 @@ def test_links_work_until_a_signal_ends_it_and_nothing_is_left(tmp_path: Path, n
     with running(tmp_path) as (process, said):
         text = said.read_text()
         links = re.findall(r"(http://127\.0\.0\.1:(\d+)/l/\S+)", text)
-        assert len(links) == 6
+        assert len(links) == 10
         assert len(children(tmp_path)) >= 3
         assert fetch(links[0][0]).startswith(b"%PDF-")
         wait_for(said, r"\d\d:\d\d:\d\d  allowed   10001  ebooks/sea\.pdf  from 127\.0\.0\.1  counts 1\n")
         wait_for(said, r"finished  10001  ebooks/sea\.pdf  .*complete\n")
         with pytest.raises(urllib.error.HTTPError, match="410"):
-            fetch(links[3][0])
-        wait_for(said, r"denied    10004  .*token\.expired \(410\)\n")
+            fetch(links[7][0])
+        wait_for(said, r"denied    10008  .*token\.expired \(410\)\n")
         process.send_signal(number)
         assert process.wait(PATIENCE) == 0
         assert "Traceback" not in said.read_text()

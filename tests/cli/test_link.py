@@ -36,7 +36,7 @@ def test_a_link_carries_a_genuine_token(run: Run, config: Path) -> None:
     assert link is not None
     claims = parse(link[1], KEYS, "shop.example.com")
     assert isinstance(claims, Claims)
-    assert (claims.order_id, claims.customer_id, claims.limits.downloads) == ("10001", "C7", 5)
+    assert (claims.order_id, claims.customer_id, claims.limits.get("downloads")) == ("10001", "C7", 5)
     assert claims.files == (
         FileEntry("ebooks/sea.pdf"),
         FileEntry("masters/ż.wav", name="Może: tak.wav"),
@@ -59,7 +59,7 @@ def test_json_shows_the_token_and_its_claims(run: Run, config: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (["--plan", "standard"], "--plan needs a rules file"),
+        (["--plan", "standard"], "--plan: there is no plan standard; the rules file has no plans"),
         (["--file", "../../etc/passwd"], "no link was made: a file's key has a . or .. segment"),
         (["--order", "a\nb"], "no link was made: order has control characters"),
         (["--name", "x" * 300], "no link was made: name is not a text of 1 to 255"),
@@ -140,3 +140,40 @@ def test_list(run: Run, config: Path) -> None:
     assert lines[1].endswith("-  b\ufffd, c")
     documents = json.loads(run("link", "list", "--order", "1", "--json", "--config", config).stdout)
     assert [document["claims"] for document in documents] == [first["claims"]]
+
+
+def test_show_tells_the_plan_and_what_is_left_of_it(run: Run, config: Path) -> None:
+    rules = config.with_name("rules.yaml")
+    rules.write_text(
+        "version: 1\notherwise: allow\nplans: {p: {downloads: 5, networks: 3, rate: 2MB/s, valid_for: 1d}}\n"
+        "default_plan: p\n"
+    )
+    with config.open("a") as settings:
+        settings.write(f"rules: {rules}\n")
+    made = created(run, config, "--file", "a", "--downloads", "4")
+    shown = run("link", "show", made["token_id"], "--config", config).stdout
+    assert "plan      p\n" in shown
+    assert "limits    downloads 4, networks 3 (0 used), rate 2MB/s\n" in shown
+    assert "0 of 4 downloads used" in shown
+    document = json.loads(run("link", "show", made["token_id"], "--json", "--config", config).stdout)
+    assert document["limits"] == {"downloads": 4, "networks": 3, "rate": 2_000_000}
+    assert document["used"] == {"networks": 0, "devices": 0, "concurrent": 0, "first_download": None}
+    assert made["claims"]["exp"] - made["claims"]["iat"] == 86_400
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--downloads", "6"], "--downloads can only tighten the plan p; write 5 or less"),
+        (["--expires", "2d"], "--expires can only tighten the plan p; write 1d or less"),
+        (["--plan", "q"], "--plan: there is no plan q; write one of p"),
+    ],
+)
+def test_a_link_cannot_loosen_its_plan(run: Run, config: Path, options: list[str], line: str) -> None:
+    rules = config.with_name("rules.yaml")
+    rules.write_text("version: 1\notherwise: allow\nplans: {p: {downloads: 5, valid_for: 1d}}\ndefault_plan: p\n")
+    with config.open("a") as settings:
+        settings.write(f"rules: {rules}\n")
+    refused = run("link", "create", "--file", "a", *options, "--config", config)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert line in refused.stderr

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -104,5 +105,68 @@ def test_one_order_is_told_from_what_is_stored(run: Run, config: Path, redis_db:
 
 def test_an_order_that_nobody_knows(run: Run, config: Path) -> None:
     shown = run("order", "show", "1", "--config", config)
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert shown.stderr == "Error: nothing is known of order 1; check its id with `gateway link list`\n"
+
+
+def add(redis_db: str, *events: dict[str, str]) -> None:
+    with Redis.from_url(redis_db) as client:
+        for fields in events:
+            client.xadd(stream(shard_of("10001", 4)), dict(fields))
+
+
+def made(run: Run, config: Path, *options: str) -> str:
+    shown = run(
+        "link", "create", "--file", "ebooks/sea.pdf", "--order", "10001", "--json", *options, "--config", config
+    )
+    assert shown.returncode == 0, shown.stderr
+    return str(json.loads(shown.stdout)["token_id"])
+
+
+def test_why_nothing_was_downloaded(run: Run, config: Path) -> None:
+    token = made(run, config)
+    shown = run("order", "why", "10001", "--config", config)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    finding, todo = shown.stdout.splitlines()
+    assert re.fullmatch(rf"mail +now +the link {token} was made at .* UTC and never opened; .*", finding)
+    assert "`gateway link create --order 10001 --file ebooks/sea.pdf`" in todo
+
+
+def test_why_a_download_was_refused_what_blocks_now_first(run: Run, config: Path, redis_db: str) -> None:
+    token = {"token.id": made(run, config)}
+    add(
+        redis_db,
+        {**event("download.denied", 1, reason="rule.denied", rule="embargo"), **token},
+        {**event("download.denied", 2, reason="rule.denied", order__id="another"), **token},
+        {**event("download.allowed", 3, counted="1"), **token},
+        {**event("download.finished", 4, outcome="complete", bytes__delivered="12000000"), **token},
+        {**event("download.denied", 5, reason="file.missing", file__key="b.pdf"), **token},
+    )
+    shown = run("order", "why", "10001", "--config", config)
+    assert [line.split()[:2] for line in shown.stdout.splitlines()] == [
+        ["bucket", "now"],
+        ["→", "put"],
+        ["rule", "over"],
+        ["well", "ebooks/sea.pdf"],
+    ]
+    document = json.loads(run("order", "why", "10001", "--json", "--config", config).stdout)
+    assert document["order"] == "10001"
+    assert [(each["side"], each["now"]) for each in document["findings"]] == [
+        ("bucket", True),
+        ("rule", False),
+        (None, False),
+    ]
+    assert document["findings"][1]["facts"]["rule"] == "embargo"
+
+
+def test_why_a_link_is_over(run: Run, config: Path) -> None:
+    token = made(run, config, "--downloads", "5")
+    run("link", "revoke", token, "--config", config)
+    shown = run("order", "why", "10001", "--config", config)
+    assert re.match(rf"rule +now +the link {token} was revoked at .* UTC", shown.stdout)
+
+
+def test_why_of_an_order_that_nobody_knows(run: Run, config: Path) -> None:
+    shown = run("order", "why", "1", "--config", config)
     assert (shown.returncode, shown.stdout) == (1, "")
     assert shown.stderr == "Error: nothing is known of order 1; check its id with `gateway link list`\n"

@@ -1,0 +1,81 @@
+"""Which links a command is about, by id, by the link itself or by order, and until when they are good."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from gateway.errors import GatewayError, SettingsError
+from gateway.policy.decide import expiry_of, plan_of
+from gateway.policy.links import Link
+from gateway.policy.model import Claims, Deny, Plan
+from gateway.policy.ruleset import NO_RULES, RuleSet
+from gateway.policy.standing import Standing, is_order_id
+from gateway.policy.tokens import parse
+
+if TYPE_CHECKING:
+    from gateway.bootstrap import Tools
+    from gateway.settings import Settings
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+_TOKEN = re.compile(r"(?:.*/[ld]/)?(ey[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+)(?:[/?#].*)?")
+
+
+def which(command: Command) -> Command:
+    """The argument ID_OR_LINK and the option --order of a command, which then calls `one_of`, and `named`."""
+    command = click.option("--order", help="All links of this order.")(command)
+    return click.argument("id_or_link", required=False)(command)
+
+
+def one_of(id_or_link: str | None, order: str | None) -> None:
+    """Raises UsageError unless exactly one of the two is given."""
+    if (id_or_link is None) == (order is None):
+        raise click.UsageError("name either one link (its id, or the link itself) or --order")
+
+
+async def named(settings: Settings, tools: Tools, id_or_link: str | None, order: str | None) -> list[Link]:
+    """The links; of an order those that were made here. Raises GatewayError where there is none of that name."""
+    if order is not None:
+        return await tools.links.of_order(order) if is_order_id(order) else []
+    token = _TOKEN.fullmatch(id_or_link or "")
+    if token is None:
+        registered = await tools.links.get(id_or_link) if id_or_link and id_or_link.isascii() else None
+        if registered is None:
+            raise GatewayError("no link with this id was made here; give the link itself, or its order with --order")
+        return [registered]
+    claims = parse(token[1], tools.keys, settings.issuer)
+    if isinstance(claims, Deny):
+        raise GatewayError(f"this link is not good: {claims.reason.text}, {claims.message}")
+    return [await tools.links.get(claims.token_id) or Link(claims, None)]
+
+
+def _rules_or_none(settings: Settings) -> RuleSet:
+    """The settings' rules; with a warning none where they are wrong, since the gateway may well run with older ones."""
+    from gateway.bootstrap import read_rules  # noqa: PLC0415  `gateway --help` does without
+
+    try:
+        return read_rules(settings)
+    except SettingsError as error:
+        click.echo(f"Warning: plans and rules are left out, for their file is wrong: {error}", err=True)
+        return NO_RULES
+
+
+def plans(settings: Settings) -> Callable[[Claims], Plan]:
+    """Tells a link's plan; one that the rules file has no more limits nothing, and denies."""
+    rules = _rules_or_none(settings)
+
+    def plan(claims: Claims) -> Plan:
+        found = plan_of(claims, rules)
+        return Plan("") if isinstance(found, Deny) else found
+
+    return plan
+
+
+def ends(settings: Settings) -> Callable[[Claims, Standing], int]:
+    """Tells when a link ends, in Unix seconds: as extended, or by its token and its plan."""
+    plan = plans(settings)
+    return lambda claims, standing: expiry_of(claims, plan(claims), standing)
