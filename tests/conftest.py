@@ -1,11 +1,16 @@
-"""What every test may ask for: a real Redis of its own, never a fake one."""
+"""What every test may ask for: a real Redis of its own, never a fake one; S3 servers, moto's and one that is named."""
 
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any
 
+import botocore.session
 import pytest
+from botocore.config import Config
 from redis import Redis
 
 from gateway.backends.embedded_redis import EmbeddedRedis
@@ -38,3 +43,48 @@ async def wire(redis_db: str) -> AsyncIterator[Wire]:
     opened = Wire(connect(redis_db))
     yield opened
     await opened.close()
+
+
+@dataclass(frozen=True)
+class S3Server:
+    endpoint: str
+    access_key: str
+    secret_key: str
+    client: Any
+    bucket: str
+
+
+def s3_server(endpoint: str, access_key: str, secret_key: str) -> S3Server:
+    client = botocore.session.Session().create_client(
+        "s3",
+        region_name="us-east-1",
+        endpoint_url=endpoint,
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
+    )
+    bucket = f"shop-{uuid.uuid4().hex[:12]}"
+    client.create_bucket(Bucket=bucket)
+    return S3Server(endpoint, access_key, secret_key, client, bucket)
+
+
+@pytest.fixture(scope="session")
+def moto_s3() -> Iterator[S3Server]:
+    server_module = pytest.importorskip("moto.server")
+    server = server_module.ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    s3 = s3_server(f"http://{host}:{port}", "key", "secret")
+    yield s3
+    s3.client.close()
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def given_s3() -> Iterator[S3Server]:
+    endpoint = os.environ.get("GATEWAY_TEST_S3_ENDPOINT")
+    if not endpoint:
+        pytest.skip("GATEWAY_TEST_S3_ENDPOINT names no S3 server")
+    s3 = s3_server(endpoint, os.environ["GATEWAY_TEST_S3_ACCESS_KEY"], os.environ["GATEWAY_TEST_S3_SECRET_KEY"])
+    yield s3
+    s3.client.close()

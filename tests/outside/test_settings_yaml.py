@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.settings_file import Mistakes, Node, read_file
+from gateway.document import Mistakes, Node
+from gateway.settings_file import read_file
 
 FOLDER = Path(__file__).parents[2] / ".." / "shared" / "material" / "yaml"
 FILES = sorted(FOLDER.glob("*.yaml"))

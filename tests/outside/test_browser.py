@@ -1,0 +1,349 @@
+"""A buyer's browser, real Chromium driven over its DevTools protocol: what it shows, downloads and reads."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import json
+import shutil
+import struct
+import subprocess
+import time
+import wave
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession, ClientWebSocketResponse
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--remote-debugging-port=0",
+]
+RULES = """
+version: 1
+plans:
+  preview: {view: true}
+otherwise: allow
+"""
+POLISH = "Zażółć gęślą jaźń. "
+PATIENCE = 15.0
+NOTHING = "Browser.getVersion"
+"""A question whose answer brings along what has happened meanwhile."""
+BETWEEN_PAGES = "Not attached to an active page"
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+
+
+class Tab:
+    """One tab; call it with a DevTools method and its parameters."""
+
+    def __init__(self, socket: ClientWebSocketResponse, blank: Tab | None = None) -> None:
+        self._socket = socket
+        self._blank = blank
+        self._numbers = itertools.count(1)
+        self.downloads: dict[str, str] = {}
+        self.finished: set[str] = set()
+        self.loads = 0
+
+    async def __call__(self, method: str, **params: object) -> dict[str, object]:
+        for _ in range(int(PATIENCE / 0.1)):
+            told = await self._ask(method, params)
+            if "result" in told:
+                return told["result"]
+            assert told["error"]["message"] == BETWEEN_PAGES, (method, told)
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"{method}: {BETWEEN_PAGES}")
+
+    async def _ask(self, method: str, params: dict[str, object]) -> dict[str, dict[str, str]]:
+        number = next(self._numbers)
+        await self._socket.send_json({"id": number, "method": method, "params": params})
+        while True:
+            told = await asyncio.wait_for(self._socket.receive_json(), PATIENCE)
+            if told.get("id") == number:
+                return told
+            self._note(told.get("method"), told.get("params", {}))
+
+    def _note(self, method: str | None, params: dict[str, str]) -> None:
+        if method == "Browser.downloadWillBegin":
+            self.downloads[params["guid"]] = params["suggestedFilename"]
+        elif method == "Page.loadEventFired":
+            self.loads += 1
+        elif method == "Browser.downloadProgress" and params["state"] == "completed":
+            self.finished.add(self.downloads[params["guid"]])
+
+    async def open(self, url: str) -> None:
+        """Go to an address; whether a page comes of it or a download is for the test to say."""
+        await self("Page.navigate", url=url)
+
+    async def show(self, url: str | None = None) -> None:
+        """Go to an address, None: load the page again; returns when it has loaded."""
+        await self._loaded(self("Page.reload") if url is None else self.open(url))
+
+    async def follow(self, selector: str) -> None:
+        """Press a link that leads to a page."""
+        await self._loaded(self.script(f"document.querySelector({selector!r}).click()"))
+
+    async def _loaded(self, step: Awaitable[object]) -> None:
+        before = self.loads
+        await step
+        for _ in range(int(PATIENCE / 0.1)):
+            await self(NOTHING)
+            if self.loads > before:
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError("the page did not load")
+
+    async def script(self, source: str) -> object:
+        """The value of an expression in the page; it may be a promise only where the page is not in a sandbox."""
+        told = await self("Runtime.evaluate", expression=source, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in told, told
+        return told["result"].get("value")
+
+    async def until(self, source: str) -> None:
+        """Wait until an expression in the page is true, also while the page is still to come."""
+        for _ in range(int(PATIENCE / 0.1)):
+            if await self.script(source):
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"never true: {source}; the page says {await self.script('document.body?.innerText')!r}")
+
+    async def until_green(self) -> None:
+        """Wait until a third of the window is pure green, the one colour of every picture here."""
+        assert self._blank is not None
+        for _ in range(int(PATIENCE / 0.2)):
+            shot = (await self("Page.captureScreenshot"))["data"]
+            if float(str(await self._blank.script(SHARE_OF_GREEN % shot))) > 1 / 3:
+                return
+            await asyncio.sleep(0.2)
+        raise AssertionError("the file is not shown")
+
+    async def until_downloaded(self, name: str) -> None:
+        for _ in range(int(PATIENCE / 0.1)):
+            await self(NOTHING)
+            if name in self.finished:
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"{name} was not downloaded, but {self.downloads}")
+
+
+SHARE_OF_GREEN = """(async () => {
+  const picture = await createImageBitmap(await (await fetch("data:image/png;base64,%s")).blob());
+  const context = new OffscreenCanvas(picture.width, picture.height).getContext("2d");
+  context.drawImage(picture, 0, 0);
+  const data = context.getImageData(0, 0, picture.width, picture.height).data;
+  let green = 0;
+  for (let i = 0; i < data.length; i += 4) green += data[i] < 60 && data[i + 1] > 200 && data[i + 2] < 60;
+  return green / (data.length / 4);
+})()"""
+GREEN_FILM = """(async () => {
+  const canvas = Object.assign(document.createElement("canvas"), {width: 640, height: 480});
+  const context = canvas.getContext("2d"), parts = [];
+  const recorder = new MediaRecorder(canvas.captureStream(10), {mimeType: "video/webm;codecs=vp8"});
+  recorder.ondataavailable = event => parts.push(event.data);
+  recorder.start();
+  for (let i = 0; i < 3; i++) {
+    context.fillStyle = i % 2 ? "#00ff00" : "#00fe00";
+    context.fillRect(0, 0, 640, 480);
+    await new Promise(done => setTimeout(done, 100));
+  }
+  await new Promise(done => { recorder.onstop = done; recorder.stop(); });
+  return btoa(String.fromCharCode(...new Uint8Array(await new Blob(parts).arrayBuffer())));
+})()"""
+
+
+@pytest.fixture(scope="module")
+def devtools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a browser's DevTools; it has a profile of its own."""
+    profile = tmp_path_factory.mktemp("profile")
+    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+    silent = subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=silent, stdout=silent, stderr=silent) as process:
+        try:
+            yield f"http://127.0.0.1:{_port(profile / 'DevToolsActivePort', process)}"
+        finally:
+            process.terminate()
+
+
+def _port(file: Path, process: subprocess.Popen[bytes]) -> str:
+    for _ in range(300):
+        if file.exists() and "\n" in (text := file.read_text()):
+            return text.splitlines()[0]
+        assert process.poll() is None, "Chromium did not start"
+        time.sleep(0.1)
+    raise AssertionError("Chromium did not start in time")
+
+
+@asynccontextmanager
+async def new_tab(devtools: str, blank: Tab | None = None) -> AsyncIterator[Tab]:
+    async with ClientSession() as session:
+        async with session.put(f"{devtools}/json/new?about:blank") as response:
+            address = (await response.json())["webSocketDebuggerUrl"]
+        async with session.ws_connect(address, max_msg_size=0) as socket:
+            tab = Tab(socket, blank)
+            yield tab
+            await tab("Page.close")
+
+
+@pytest.fixture
+async def blank(devtools: str) -> AsyncIterator[Tab]:
+    """An empty page, to look at pictures with."""
+    async with new_tab(devtools) as tab:
+        yield tab
+
+
+@pytest.fixture
+async def tab(devtools: str, blank: Tab, tmp_path: Path) -> AsyncIterator[Tab]:
+    """A tab that downloads to tmp_path."""
+    async with new_tab(devtools, blank) as tab:
+        await tab("Page.enable")
+        await tab("Network.enable")
+        await tab("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path), eventsEnabled=True)
+        yield tab
+
+
+@pytest.fixture(scope="module")
+def shop(start_gateway, redis_url: str, tmp_path_factory: pytest.TempPathFactory):
+    """A gateway whose rules have a plan that may be viewed; its folder holds a file of each kind."""
+    folder = tmp_path_factory.mktemp("shop")
+    (folder / "rules.yaml").write_text(RULES, "utf-8")
+    files = folder / "files"
+    files.mkdir()
+    # The settings go on behind the origin.
+    origin = f'{{url: "file://{files}"}}\nrules: "{folder}/rules.yaml"'
+    gateway = start_gateway(redis_url, 1, origin)
+    gateway.folder = files
+    for name, data in {
+        "green.pdf": green_pdf(),
+        "green.png": green_png(),
+        "polish.txt": (POLISH * 50).encode(),
+        "silence.wav": silent_wav(),
+        "page.html": b"<!doctype html><title>not shown</title><h1>not shown</h1>",
+        "drawing.svg": b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
+    }.items():
+        (files / name).write_bytes(data)
+    yield gateway
+    gateway.stop()
+
+
+def green_pdf() -> bytes:
+    """One page, all of it green."""
+    drawn = b"0 1 0 rg 0 0 595 842 re f"
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 595 842]/Contents 4 0 R>>",
+        b"<</Length %d>>stream\n%s\nendstream" % (len(drawn), drawn),
+    ]
+    made, table = b"%PDF-1.4\n", b"0000000000 65535 f \n"
+    for number, body in enumerate(objects, 1):
+        table += b"%010d 00000 n \n" % len(made)
+        made += b"%d 0 obj%s endobj\n" % (number, body)
+    return made + b"xref\n0 5\n%strailer<</Size 5/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % (table, len(made))
+
+
+def green_png(side: int = 600) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = (b"\0" + b"\0\xff\0" * side) * side
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunks = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def silent_wav(seconds: int = 60) -> bytes:
+    file = BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setparams((1, 2, 44_100, 0, "NONE", ""))
+        sound.writeframes(bytes(2 * 44_100 * seconds))
+    return file.getvalue()
+
+
+def view(shop, name: str, **changes: object) -> tuple[str, str]:
+    """A link's token, and the address that shows its file."""
+    token = shop.token(name, plan="preview", **changes)
+    return token, f"{shop.base}/d/{token}/1/{name}?view=1"
+
+
+@pytest.mark.parametrize("name", ["green.pdf", "green.png", "green.webm"])
+async def test_what_may_be_viewed_is_shown_also_after_a_reload(shop, tab: Tab, blank: Tab, name: str) -> None:
+    if name == "green.webm":
+        (shop.folder / name).write_bytes(base64.b64decode(str(await blank.script(GREEN_FILM))))
+    _, address = view(shop, name)
+    await tab.show(address)
+    await tab.until_green()
+    await tab.show()
+    await tab.until_green()
+    assert not tab.downloads
+
+
+async def test_text_is_read_as_utf8(shop, tab: Tab) -> None:
+    await tab.open(view(shop, "polish.txt")[1])
+    await tab.until(f"document.body.innerText.startsWith({json.dumps(POLISH)})")
+
+
+async def test_a_listener_jumps_to_the_end_for_one_download(shop, tab: Tab) -> None:
+    token, address = view(shop, "silence.wav", downloads=1)
+    await tab.open(address)
+    await tab.until("document.querySelector('video')?.readyState >= 2")
+    assert await tab.script("document.querySelector('video').duration") == 60
+    await tab.script("document.querySelector('video').currentTime = 59")
+    await tab.until("!document.querySelector('video').seeking && document.querySelector('video').readyState >= 2")
+    assert await tab.script("document.querySelector('video').error") is None
+    await tab.open("about:blank")
+    assert shop.used(token) == 1
+    assert {event["file.use"] for event in shop.events(token) if event["type"] == "download.allowed"} == {"view"}
+
+
+@pytest.mark.parametrize("name", ["page.html", "drawing.svg"])
+async def test_what_could_run_is_downloaded_even_when_it_is_to_be_viewed(
+    shop, tab: Tab, tmp_path: Path, name: str
+) -> None:
+    await tab.open(view(shop, name)[1])
+    await tab.until_downloaded(name)
+    assert (tmp_path / name).read_bytes() == (shop.folder / name).read_bytes()
+
+
+async def test_the_link_page_starts_its_file_without_any_script(shop, tab: Tab, tmp_path: Path) -> None:
+    await tab("Emulation.setScriptExecutionDisabled", value=True)
+    await tab("Network.setExtraHTTPHeaders", headers={"Accept-Language": "pl-PL,pl;q=0.9,en;q=0.8"})
+    token = shop.token("green.pdf", plan="preview", downloads=1)
+    await tab.open(f"{shop.base}/l/{token}")
+    await tab.until_downloaded("green.pdf")
+    assert (tmp_path / "green.pdf").read_bytes() == (shop.folder / "green.pdf").read_bytes()
+    assert await tab.script("document.documentElement.lang") == "pl"
+    assert "Plik jest gotowy" in str(await tab.script("document.body.innerText"))
+    assert shop.used(token) == 1
+
+
+async def test_the_link_page_leads_to_the_view(shop, tab: Tab) -> None:
+    token = shop.token("green.png", "silence.wav", "page.html", plan="preview")
+    await tab("Emulation.setDeviceMetricsOverride", width=320, height=640, deviceScaleFactor=1, mobile=True)
+    await tab.show(f"{shop.base}/l/{token}")
+    assert await tab.script("document.querySelectorAll('a').length") == 5
+    assert await tab.script("document.documentElement.scrollWidth") == 320
+    assert await tab.script("getComputedStyle(document.querySelector('main')).borderRadius") == "20px"
+    await tab.follow("a.view")
+    await tab.until_green()
+
+
+async def test_a_refusal_is_a_page_in_the_readers_language(shop, tab: Tab) -> None:
+    await tab("Network.setExtraHTTPHeaders", headers={"Accept-Language": "pl"})
+    token = shop.token("green.png")
+    await tab.open(f"{shop.base}/d/{token}?view=1")
+    await tab.until("document.querySelector('h1')?.innerText == 'Ten plik można tylko pobrać'")
+    await tab("Network.setExtraHTTPHeaders", headers={"Accept-Language": "xx, en;q=0.1"})
+    await tab.open(f"{shop.base}/d/{token}/7")
+    await tab.until("document.querySelector('h1')?.innerText == 'This file is not part of your link'")
