@@ -1,4 +1,4 @@
-"""One way to reach Redis or Valkey: short timeouts, no hidden retries, one write per turn of the event loop.
+"""One way to reach Redis or Valkey, be it one server, what Sentinels name or a cluster: short timeouts, no retries.
 
 redis-py's default retry runs a charging script again after a lost reply; here a failed call fails, as LedgerDown.
 """
@@ -6,30 +6,30 @@ redis-py's default retry runs a charging script again after a lost reply; here a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoScriptError, ReadOnlyError, RedisError, ResponseError
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from gateway.backends import redis_sentinel
+from gateway.backends.redis_cluster import Address, Cluster
+from gateway.backends.redis_line import Line, Reply, kind
 from gateway.errors import LedgerDown, LedgerFault
 
-Client = Redis | RedisCluster
-Reply = Any
-"""What a command answers: its shape is the command's own, and checked where it is used."""
+__all__ = ["Client", "Reply", "Script", "Wire", "connect"]
 
-TIMEOUT = 1.0
+Client = Redis | Cluster
+
+TIMEOUT = 0.8
+"""Seconds. A refusal is promised within one, and its way to the client takes some of that."""
 CONNECTIONS = 32
-FAIL_FAST = 0.25
 _FAULTS = frozenset({"ERR", "WRONGTYPE", "ResponseError"})
 """Errors of one command or script; every other error reply says that the server cannot serve now."""
 
@@ -46,33 +46,43 @@ def connect(url: str, *, timeout: float = TIMEOUT) -> Client:
         "socket_connect_timeout": min(timeout, 0.5),
         "retry": Retry(NoBackoff(), 0),
     }
+    pooled: dict[str, Any] = {"max_connections": CONNECTIONS, "timeout": timeout}
     if scheme in ("redis", "rediss", "unix"):
-        pool = BlockingConnectionPool.from_url(url, max_connections=CONNECTIONS, timeout=timeout, **options)
-        return Redis.from_pool(pool)
+        return Redis.from_pool(BlockingConnectionPool.from_url(url, **pooled, **options))
     if scheme == "redis+sentinel":
-        parts = urlsplit(url)
-        name, _, database = parts.path.strip("/").partition("/")
-        ssl = parse_qs(parts.query).get("ssl") == ["true"]
-        hosts = _hosts(parts.netloc.rpartition("@")[2], 26379)
-        sentinel = Sentinel(hosts, sentinel_kwargs=dict(options))  # type: ignore[no-untyped-call]  # redis-py's own
-        options |= {"username": parts.username, "password": parts.password, "db": int(database or 0), "ssl": ssl}
-        master: Redis = sentinel.master_for(name or "mymaster", **options)
-        return master
+        hosts, path, given = _several(rest, 26379)
+        name, _, database = path.partition("/")
+        # Else a class of connection that knows no Sentinels.
+        tls = given.pop("connection_class", None) is not None
+        given |= {"db": int(database or 0), "ssl": tls}
+        return redis_sentinel.master(hosts, name or "mymaster", options, **pooled, **(options | given))
     if scheme == "redis+cluster":
-        first, *_ = rest.split(",")
-        path = "" if "/" in first else "/" + rest.partition("/")[2]
-        return RedisCluster.from_url(f"redis://{first}{path}", **options)
+        hosts, _, given = _several(rest, 6379)
+
+        def one(address: Address) -> Redis:
+            host, port = address
+            return Redis.from_pool(BlockingConnectionPool(host=host, port=port, **pooled, **(options | given)))
+
+        return Cluster(hosts, one, timeout=timeout)
     raise ValueError(
         f"cannot connect to a {scheme}:// address: write redis://, rediss://, unix:// or redis+sentinel://"
     )
 
 
-def _hosts(netloc: str, default_port: int) -> list[tuple[str, int]]:
-    hosts = []
-    for entry in netloc.split(","):
-        host, _, port = entry.partition(":")
-        hosts.append((host, int(port or default_port)))
-    return hosts
+def _several(rest: str, default_port: int) -> tuple[list[Address], str, dict[str, Any]]:
+    """`[user:password@]host[:port],host[:port]/path?ssl=true&…` as hosts, path and options as redis-py has them."""
+    front, _, query = rest.partition("?")
+    authority, _, path = front.partition("/")
+    credentials, at, hosts = authority.rpartition("@")
+    asked = dict(parse_qsl(query))
+    scheme = "rediss" if asked.pop("ssl", "") == "true" else "redis"
+    options: dict[str, Any] = dict(parse_url(f"{scheme}://{credentials}{at}host/?{urlencode(asked)}"))
+    del options["host"]
+    addresses = []
+    for entry in hosts.split(","):
+        parts = urlsplit(f"//{entry}")
+        addresses.append((parts.hostname or "localhost", parts.port or default_port))
+    return addresses, path.strip("/"), options
 
 
 class Script:
@@ -86,116 +96,48 @@ class Script:
 
 
 class Wire:
-    """Sends commands; those issued in the same turn of the event loop share one round trip.
+    """Sends commands, which share a round trip where they go to one server in the same turn of the event loop.
 
-    Every failure (no connection, timeout, OOM, READONLY, NOREPLICAS, BUSY, LOADING …) is LedgerDown, within about a
-    second. After one, calls fail at once for a quarter of a second, so a dead server is not asked by each request.
+    Every failure (no connection, timeout, OOM, READONLY, NOREPLICAS, BUSY, LOADING, CLUSTERDOWN …) is LedgerDown,
+    within a second.
     """
 
     def __init__(self, client: Client, *, timeout: float = TIMEOUT) -> None:
         self.client = client
         self._timeout = timeout
-        self._batch: list[tuple[tuple[Any, ...], asyncio.Future[Reply]]] = []
-        self._flushes: set[asyncio.Task[None]] = set()
-        self._fail_until = 0.0
+        self._servers = client if isinstance(client, Cluster) else Line(client, timeout=timeout)
 
     async def execute(self, *command: str | int | float) -> Reply:
         """One command's reply. Raises LedgerDown."""
-        reply = await self._send(command)
-        return _good(reply)
+        return _good(await self._servers.send(command))
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[str | int]) -> Reply:
         """One script's reply. Raises LedgerDown."""
-        reply = await self._send(("EVALSHA", script.sha, len(keys), *keys, *args))
+        until = asyncio.get_running_loop().time() + self._timeout
+        reply = await self._servers.send(("EVALSHA", script.sha, len(keys), *keys, *args))
         if isinstance(reply, NoScriptError):
-            reply = await self._send(("EVAL", script.text, len(keys), *keys, *args))
+            try:
+                async with asyncio.timeout_at(until):
+                    reply = await self._servers.send(("EVAL", script.text, len(keys), *keys, *args))
+            except TimeoutError:
+                raise LedgerDown("Redis gave no answer in time") from None
         return _good(reply)
+
+    async def survey(self, *command: str) -> Mapping[str, Reply]:
+        """The reply of each server by its address; a single server has the name ''. Raises LedgerDown."""
+        if not isinstance(self._servers, Cluster):
+            return {"": await self.execute(*command)}
+        return {name: _good(reply) for name, reply in (await self._servers.survey(*command)).items()}
 
     async def close(self) -> None:
         """Wait for what is on its way and drop the connections."""
-        if self._flushes:
-            await asyncio.wait(self._flushes)
-        await self.client.aclose()
-
-    async def _send(self, command: tuple[Any, ...]) -> Reply:
-        loop = asyncio.get_running_loop()
-        if loop.time() < self._fail_until:
-            raise LedgerDown("Redis failed a moment ago")
-        if isinstance(self.client, RedisCluster):
-            return await self._send_to_cluster(command)
-        future: asyncio.Future[Reply] = loop.create_future()
-        if not self._batch:
-            loop.call_soon(self._flush)
-        self._batch.append((command, future))
-        return await future
-
-    async def _send_to_cluster(self, command: tuple[Any, ...]) -> Reply:
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await self.client.execute_command(*command)
-        except NoScriptError as error:
-            return error
-        except (RedisError, OSError, TimeoutError) as error:
-            raise LedgerDown(f"Redis Cluster cannot be asked: {_kind(error)}") from None
-
-    def _flush(self) -> None:
-        batch, self._batch = self._batch, []
-        task = asyncio.get_running_loop().create_task(self._exchange(batch))
-        self._flushes.add(task)
-        task.add_done_callback(self._flushes.discard)
-
-    async def _exchange(self, batch: list[tuple[tuple[Any, ...], asyncio.Future[Reply]]]) -> None:
-        client = cast(Redis, self.client)
-        pipeline = client.pipeline(transaction=False)
-        for command, _ in batch:
-            pipeline.execute_command(*command)
-        try:
-            async with asyncio.timeout(self._timeout):
-                replies = await pipeline.execute(raise_on_error=False)
-        except BaseException as error:
-            # Whatever it was: who waits for these replies must not wait for ever.
-            self._fail_until = asyncio.get_running_loop().time() + FAIL_FAST
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(LedgerDown(f"Redis cannot be asked: {_kind(error)}"))
-            await self._drop_idle_connections()
-            if not isinstance(error, Exception):
-                raise
-            return
-        if any(isinstance(reply, ReadOnlyError) for reply in replies):
-            await self._drop_idle_connections()
-        for (_, future), reply in zip(batch, replies, strict=True):
-            if not future.done():
-                future.set_result(reply)
-
-    async def _drop_idle_connections(self) -> None:
-        # After a restart or failover every pooled connection is stale: one failure must be enough to notice.
-        with contextlib.suppress(RedisError, OSError):
-            await cast(Redis, self.client).connection_pool.disconnect(inuse_connections=False)
+        await self._servers.aclose()
 
 
 def _good(reply: Reply) -> Reply:
     """The reply, unless it is an error. Raises LedgerDown, or LedgerFault where the server itself is well."""
     if not isinstance(reply, RedisError):
         return reply
-    kind = _kind(reply)
-    fault = isinstance(reply, ResponseError) and kind in _FAULTS
-    raise (LedgerFault if fault else LedgerDown)(f"Redis answered {kind}") from None
-
-
-def _kind(error: BaseException) -> str:
-    """What went wrong, without the error's text, which may quote our arguments: in words, else its code or class."""
-    text = str(error)
-    word = text.partition(" ")[0]
-    if isinstance(error, AuthenticationError) or word in ("NOAUTH", "WRONGPASS", "HELLO"):
-        return "it wants another user or password; write redis://user:password@host"
-    if text.startswith("DB index"):
-        return "it has no database of that number"
-    # redis-py takes the codes it knows out of the text and keeps them beside it.
-    if code := getattr(error, "status_code", None):
-        return str(code)
-    if isinstance(error, TimeoutError | RedisTimeoutError):
-        return "no answer in time"
-    if isinstance(error, RedisConnectionError | OSError):
-        return "no connection"
-    return word if word.isupper() and word.isalpha() else type(error).__name__
+    what = kind(reply)
+    fault = isinstance(reply, ResponseError) and what in _FAULTS
+    raise (LedgerFault if fault else LedgerDown)(f"Redis answered {what}") from None

@@ -6,11 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from redis.asyncio import RedisCluster
-from redis.exceptions import RedisError
-
 from gateway.backends.redis_client import Wire
-from gateway.errors import LedgerDown
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +30,9 @@ async def look(wire: Wire) -> RedisFacts:
     seconds, microseconds = await wire.execute("TIME")
     took = time.monotonic() - began
     return RedisFacts(
-        servers=await _servers(wire),
+        servers=await wire.survey("INFO"),
         answered_ms=took * 1000,
         ahead=clock + took / 2 - (int(seconds) + int(microseconds) / 1e6),
         uncertain=took / 2,
         first_used_with=await wire.execute("HGET", "gw:{0}:meta", "shards"),
     )
-
-
-async def _servers(wire: Wire) -> Mapping[str, Mapping[str, object]]:
-    client = wire.client
-    if not isinstance(client, RedisCluster):
-        return {"": await wire.execute("INFO")}
-    try:
-        await client.initialize()
-        return {node.name: await client.execute_command("INFO", target_nodes=node) for node in client.get_primaries()}
-    except (RedisError, OSError, TimeoutError) as error:
-        raise LedgerDown(f"Redis Cluster cannot be asked: {type(error).__name__}") from None
