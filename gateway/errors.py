@@ -23,6 +23,10 @@ class LedgerFault(LedgerDown):
     """Redis is well but could not run this one command: its keys hold something that is not ours or not readable."""
 
 
+class JournalDown(LedgerDown):
+    """The journal cannot be written or fsynced: what is granted now could be lost, so nothing is."""
+
+
 class ReservationGone(GatewayError):
     """The ledger no longer knows this reservation as open: it was closed by the reaper or lost by Redis."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 from gateway.policy.counting import CountingRules
 from gateway.policy.model import (
@@ -16,6 +17,7 @@ from gateway.policy.model import (
     Deny,
     Device,
     Grant,
+    Mark,
     Outcome,
     Place,
     Reservation,
@@ -63,7 +65,8 @@ class ObjectStore(Protocol):
     async def stat(self, key: str, *, fresh: bool = False) -> StoredObject:
         """Size, strong ETag, time and type of the object now; cached for a few seconds unless `fresh`.
 
-        Raises FileMissing, OriginDown, OriginTimeout. A key that would leave the folder is FileMissing.
+        Raises FileMissing, OriginDown, OriginTimeout, and OriginChanged where the store cannot say which version is
+        the current one. A key that would leave the folder is FileMissing.
         """
 
     async def open(self, stored: StoredObject, part: ByteRange) -> Body:
@@ -137,6 +140,15 @@ class Ledger(Protocol):
     async def settle(self, reservation: Reservation, outcome: Outcome) -> bool:
         """Close the reservation and write download.finished; False where it was closed before (first closing wins)."""
 
+    def assume(self, ask: ReserveAsk) -> tuple[Reservation, Unasked]:
+        """The reservation as if nothing refused it, and the step that tells of it afterwards. Asks nobody."""
+
+    def assume_settled(self, reservation: Reservation, outcome: Outcome) -> Unasked:
+        """The step that tells afterwards how such a reservation ended. Asks nobody."""
+
+    async def tell(self, step: Unasked) -> None:
+        """Enter a step that was taken without asking: charged whatever the limits say. Again it does no harm."""
+
     async def ping(self) -> None:
         """Return when the ledger answers."""
 
@@ -157,6 +169,124 @@ class Ledger(Protocol):
 
         `stamp` gives each closing event's id and time. Two reapers at once close each reservation once.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One write of a shard: its place among them, and what was written, as the backend's own text."""
+
+    mark: Mark
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """How a shard stands: `open`, `closed`, or to be put back by who reads this (`apply`).
+
+    `mark`: its epoch and last write. `closing` names the time that it was closed last. `base`: while it is closed, the
+    last write that is there, and `here` the workers that have come.
+    """
+
+    state: Literal["open", "closed", "apply"]
+    mark: Mark
+    closing: str
+    base: Mark
+    here: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Unasked:
+    """A step that was taken while the ledger could not be asked, and is to be told to it: `reserve` or `settle` of a
+    request, an `event` (of that id), or `done` when that was told.
+    """
+
+    verb: str
+    request_id: str
+    document: Mapping[str, Any]
+
+
+class Shards(Protocol):
+    """The shards as a whole: whether any of their writes may be missing, and what is done about it.
+
+    Every call raises LedgerDown.
+    """
+
+    count: int
+
+    async def meet(self, shard: int, known: Mark, handed_in: str) -> Meeting:
+        """Look how the shard stands, and be counted among those who are here. `known`: the latest write that is known
+        of; `handed_in`: the closing for which this gateway has handed in everything, or "".
+        """
+
+    def enter(self, shard: int, epoch: int) -> None:
+        """Use the shard in this epoch, until it turns out to be closed."""
+
+    def is_entered(self, shard: int) -> bool:
+        """Whether the shard is used."""
+
+    async def hand_in(self, shard: int, entries: Sequence[Entry]) -> None:
+        """Give in what may be missing; the same entry from several gateways is one."""
+
+    async def put_back(self, shard: int, closing: str) -> int:
+        """Put back what all have handed in, in its order, each once; returns how many. Ends where another took over."""
+
+
+class Journal(Protocol):
+    """What this gateway has written to Redis in the last hours, on its own disk, and what is known of dead ones."""
+
+    worker: str
+    """This process's name in it."""
+    trouble: str
+    """Why it cannot be written, in words for ops, or ""."""
+
+    @property
+    def torn(self) -> int:
+        """Lines that could not be read back."""
+
+    @property
+    def header(self) -> Mapping[str, str | int]:
+        """What this journal, or one that was here before it, was told to tell."""
+
+    def tell(self, **header: str | int) -> None:
+        """Have it known to who comes after. Never waits; sets `trouble` where it fails."""
+
+    def keep(self, shard: int, entry: Entry) -> None:
+        """Write it where it outlives this process, and soon the machine. Never waits; sets `trouble` where it fails."""
+
+    def keep_order(self, order: Order) -> None:
+        """Keep an order of the ops as long as there is a journal. Never waits; sets `trouble` where it fails."""
+
+    def keep_unasked(self, step: Unasked) -> None:
+        """Keep a step for when the ledger is back. Never waits; sets `trouble` where it fails."""
+
+    async def synced(self) -> None:
+        """Return when everything kept until now outlives the machine (fsync). Raises JournalDown."""
+
+    def revive(self) -> None:
+        """Try again after a failure, and do what is due: new segments, old ones away, dead gateways' taken over."""
+
+    def note(self, shard: int, mark: Mark) -> None:
+        """Have it known that this place was reached. Never waits; sets `trouble` where it fails."""
+
+    def known(self, shard: int) -> Mark:
+        """The latest place that this journal, or one that was here before it, knows of."""
+
+    def entries(self, shard: int, since: Mark, among: Callable[[str], bool]) -> Iterator[Entry]:
+        """Everything later than `since` in the journals of the workers `among` those of this machine.
+
+        To be run in a thread; unreadable ends are skipped and counted. Raises OSError.
+        """
+
+    def unasked(self) -> Iterator[Unasked]:
+        """The steps that are still to be told, in the journals of dead workers that this one has taken over since it
+        was asked last. To be run in a thread. Raises OSError.
+        """
+
+    def whole_folder(self) -> AbstractContextManager[bool]:
+        """Be the one worker of this machine that hands in for the dead; False where another one is."""
+
+    def orders(self) -> Iterator[Order]:
+        """Every order that the journals of this machine know."""
 
 
 class EventLog(Protocol):
@@ -190,6 +320,9 @@ class ControlLog(Protocol):
 
     async def append(self, order: Order) -> None:
         """Store one; it is in force when the workers have read it. Raises LedgerDown."""
+
+    async def missing(self, orders: Iterable[Order]) -> list[Entry]:
+        """What puts back those of the orders that the stream has lost. Raises LedgerDown, LedgerFault as `follow`."""
 
     def follow(self, last: str) -> AsyncIterator[tuple[str, list[Order]]]:
         """Pages of (id of the last entry, orders) after `last` ("0": all), at least one a second, empty ones too.

@@ -6,13 +6,17 @@ An entry that cannot be read is never skipped: it may be a revocation. Nobody ge
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
 
 from gateway.backends.redis_client import Wire
+from gateway.backends.redis_shards import meta_key
 from gateway.errors import GatewayError, LedgerFault
+from gateway.policy.model import Mark
 from gateway.policy.standing import Order, Standing, read_order, write_order
+from gateway.ports import Entry
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +26,7 @@ PAGE = 1000
 POLL = 0.25
 """Seconds between two looks at an idle stream: how long an order may take to be in force."""
 
-Entry = tuple[str, dict[str, str]]
+Row = tuple[str, dict[str, str]]
 
 
 class RedisControl:
@@ -60,21 +64,30 @@ class RedisControl:
             if not entries:
                 await asyncio.sleep(POLL)
 
+    async def missing(self, orders: Iterable[Order]) -> list[Entry]:
+        """See ControlLog.missing."""
+        there = {order async for order in self._all()}
+        return [_entry(order) for order in orders if order not in there]
+
     async def read_all(self) -> Standing:
         """Every order until now. Raises GatewayError where one of them cannot be read, LedgerDown."""
         standing = Standing()
         try:
-            async with aclosing(self.follow(START)) as pages:
-                async for _, orders in pages:
-                    if not orders:
-                        break
-                    for order in orders:
-                        standing.apply(order)
+            async for order in self._all():
+                standing.apply(order)
         except LedgerFault as error:
             raise GatewayError(str(error)) from None
         return standing
 
-    async def _after(self, last: str) -> list[Entry] | None:
+    async def _all(self) -> AsyncIterator[Order]:
+        async with aclosing(self.follow(START)) as pages:
+            async for _, orders in pages:
+                if not orders:
+                    return
+                for order in orders:
+                    yield order
+
+    async def _after(self, last: str) -> list[Row] | None:
         # The entry `last` is asked for again: a stream that was emptied, or went back to an older copy, has new
         # entries whose ids may lie before it, and would look as if there were none. A blocking XREAD cannot see that,
         # and would hold a connection that outlives a failover; over the wire it goes where the charges go.
@@ -84,6 +97,11 @@ class RedisControl:
         if last == START:
             return entries
         return entries[1:] if entries and entries[0][0] == last else None
+
+
+def _entry(order: Order) -> Entry:
+    effects = [["XADD", 1, "*", *(text for pair in write_order(order).items() for text in pair)]]
+    return Entry(Mark(0, 0), json.dumps({"k": [STREAM, meta_key(0)], "w": effects}, sort_keys=True))
 
 
 def _unreadable(entry_id: str, error: ValueError) -> LedgerFault:

@@ -12,6 +12,7 @@ from heapq import heapify, heappop, heapreplace
 from redis.exceptions import RedisError
 
 from gateway.backends.redis_client import Reply, Script, Wire
+from gateway.backends.redis_shards import RedisShards, meta_key
 from gateway.errors import LedgerDown
 from gateway.ports import Fields
 
@@ -27,22 +28,31 @@ QUEUE = 1000
 class RedisEventLog:
     """gateway.ports.EventLog on Redis streams, and the readers of them."""
 
-    def __init__(self, wire: Wire, shards: int) -> None:
+    def __init__(self, wire: Wire, shards: int, through: RedisShards | None = None) -> None:
+        """`through`: where a gateway writes, which keeps what it wrote; commands write as they are."""
         self._wire = wire
-        self._once = Script("once.lua")
+        self._append = Script("shard.lua", "append.lua")
+        self._once = Script("shard.lua", "once.lua")
+        self._through = through
         self.shards = shards
         """How many there are."""
 
     async def append(self, shard: int, fields: Fields) -> None:
         """See EventLog.append."""
         flat = [text for pair in fields.items() for text in pair]
-        await self._wire.execute("XADD", stream(shard), "*", *flat)
+        if self._through is None:
+            await self._wire.execute("XADD", stream(shard), "*", *flat)
+        else:
+            await self._through.run(self._append, shard, [stream(shard), meta_key(shard)], flat)
 
     async def append_once(self, shard: int, subject: str, mark: str, fields: Fields, seconds: int) -> bool:
         """See EventLog.append_once."""
         flat = [text for pair in fields.items() for text in pair]
-        told = f"gw:{{{shard}}}:told:{subject}"
-        return bool(await self._wire.run(self._once, [told, stream(shard)], [mark, seconds, *flat]))
+        if self._through is None:
+            raise TypeError("only a gateway tells what others tell too")
+        keys = [f"gw:{{{shard}}}:told:{subject}", stream(shard), meta_key(shard)]
+        reply = await self._through.run(self._once, shard, keys, [mark, seconds, *flat])
+        return bool(reply[0])
 
     async def scan(
         self, shard: int, since_ms: int | None = None, match: Callable[[Fields], bool] | None = None

@@ -13,17 +13,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gateway.backends.redis_client import Script, Wire
+from gateway.backends.redis_shards import RedisShards, meta_key
 from gateway.errors import LedgerFault, ReservationGone, SettingsError
 from gateway.policy.counting import REFUNDS_MAX, REPEATS_MAX, budget, refund_below, window
 from gateway.policy.limits import Devices, Networks
 from gateway.policy.model import Charge, Deny, Grant, Outcome, Reservation, Slot
 from gateway.policy.reasons import Reason
-from gateway.ports import Fields, ReserveAsk
+from gateway.ports import Fields, ReserveAsk, Unasked
 
 log = logging.getLogger(__name__)
 
 REAP_BATCH = 100
 POSTPONED_MS = 3_600_000
+REQUEST_KEYS = 8
+"""Without META, which older reservations do not name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +49,25 @@ class RedisLedger:
     `clock` replaces the server's clock, for tests.
     """
 
-    def __init__(self, wire: Wire, *, shards: int, lease_ms: int, keep_ms: int, clock: str | None = None) -> None:
+    def __init__(
+        self, wire: Wire, shards: RedisShards, *, lease_ms: int, keep_ms: int, clock: str | None = None
+    ) -> None:
         self._wire = wire
         self._shards = shards
         self._lease_ms = lease_ms
         self._keep_ms = keep_ms
-        self._reserve = Script("ledger.lua", "charges.lua", "reserve.lua", clock=clock)
-        self._renew = Script("ledger.lua", "charges.lua", "renew.lua", clock=clock)
-        self._settle = Script("ledger.lua", "charges.lua", "settle.lua", clock=clock)
-        self._pace = Script("pace.lua", clock=clock)
+        self._warned = False
+        self._reserve = Script("shard.lua", "ledger.lua", "charges.lua", "reserve.lua", clock=clock)
+        self._renew = Script("shard.lua", "ledger.lua", "charges.lua", "renew.lua", clock=clock)
+        self._settle = Script("shard.lua", "ledger.lua", "charges.lua", "settle.lua", clock=clock)
+        self._pace = Script("shard.lua", "pace.lua", clock=clock)
         self._lapsed = Script("lapsed.lua", clock=clock)
         self._standing = Script("standing.lua", clock=clock)
 
     async def reserve(self, ask: ReserveAsk, *, attempt: bool = False) -> Reservation | Deny:
         keys = request_keys(ask.shard, ask.token_key, ask.file_identity, ask.request_id)
-        reply = await self._wire.run(self._reserve, keys, [self._ask_json(ask), "attempt" if attempt else "reserve"])
+        args: list[str | int] = [self._ask_json(ask), "attempt" if attempt else "reserve"]
+        reply = await self._shards.run(self._reserve, ask.shard, keys, args)
         if reply[0] == "deny":
             if reply[1] == "closed":
                 raise ReservationGone("this request was settled before")
@@ -78,7 +85,7 @@ class RedisLedger:
 
     async def peek(self, ask: ReserveAsk) -> Deny | None:
         keys = request_keys(ask.shard, ask.token_key, ask.file_identity, ask.request_id)
-        reply = await self._wire.run(self._reserve, keys, [self._ask_json(ask), "peek"])
+        reply = await self._shards.run(self._reserve, ask.shard, keys, [self._ask_json(ask), "peek"])
         return Deny(Reason.named(reply[1])) if reply[0] == "deny" else None
 
     async def has_transfers(self, shard: int, token_key: str, file_identity: str) -> bool:
@@ -89,18 +96,47 @@ class RedisLedger:
 
     async def renew(self, reservation: Reservation, acknowledged: int, granted: int) -> Grant:
         args: list[str | int] = [reservation.request_id, acknowledged, granted, self._lease_ms]
-        reply = await self._wire.run(self._renew, reservation.keys, args)
+        reply = await self._shards.run(self._renew, reservation.shard, reservation.keys, args)
         if reply[0] == "gone":
             raise ReservationGone("the reservation is closed")
         return Grant(int(reply[1]), Reason.named(reply[2]) if reply[2] else None)
 
     async def pace(self, reservation: Reservation, rate: int) -> Slot:
-        reply = await self._wire.run(self._pace, reservation.keys, [reservation.request_id, rate])
+        args: list[str | int] = [reservation.request_id, rate]
+        reply = await self._shards.run(self._pace, reservation.shard, reservation.keys, args)
         if reply[0] == "gone":
             raise ReservationGone("the reservation is closed")
         return Slot(int(reply[0]), int(reply[1]) / 1_000_000)
 
     async def settle(self, reservation: Reservation, outcome: Outcome) -> bool:
+        args = self._settle_args(reservation, outcome)
+        reply = await self._shards.run(self._settle, reservation.shard, reservation.keys, args)
+        return bool(reply[0])
+
+    def assume(self, ask: ReserveAsk) -> tuple[Reservation, Unasked]:
+        keys = request_keys(ask.shard, ask.token_key, ask.file_identity, ask.request_id)
+        reservation = Reservation(
+            request_id=ask.request_id,
+            transfer_id=ask.request_id,
+            shard=ask.shard,
+            keys=tuple(keys),
+            asked=ask.asked,
+            granted=ask.asked,
+            window=ask.asked,
+            counted=1,
+        )
+        return reservation, _unasked("reserve", reservation, [self._ask_json(ask, ask.asked), "late"])
+
+    def assume_settled(self, reservation: Reservation, outcome: Outcome) -> Unasked:
+        return _unasked("settle", reservation, self._settle_args(reservation, outcome))
+
+    async def tell(self, step: Unasked) -> None:
+        script = self._reserve if step.verb == "reserve" else self._settle
+        document = step.document
+        await self._shards.run(script, document["shard"], document["keys"], document["args"])
+
+    @staticmethod
+    def _settle_args(reservation: Reservation, outcome: Outcome) -> list[str | int]:
         own = {
             "id": outcome.event_id,
             "time": outcome.time,
@@ -111,19 +147,20 @@ class RedisLedger:
         }
         how = "origin" if outcome.outcome == "origin_failed" else ""
         status = "" if outcome.status is None else str(outcome.status)
-        args: list[str | int] = [reservation.request_id, outcome.delivered, how, _flat_json(own), status]
-        return bool(await self._wire.run(self._settle, reservation.keys, args))
+        return [reservation.request_id, outcome.delivered, how, _flat_json(own), status]
 
     async def reap(self, stamp: Callable[[], Fields]) -> int:
         closed = 0
-        for shard in range(self._shards):
+        for shard in range(self._shards.count):
             prefix = _prefix(shard)
             lapsed = await self._wire.run(self._lapsed, [f"{prefix}:leases"], [REAP_BATCH, f"{prefix}:request:"])
             for request_id, keys in zip(*[iter(lapsed)] * 2, strict=True):
                 own = {**stamp(), "type": "download.lost"}
                 args: list[str | int] = [request_id, -1, "lapsed", _flat_json(own), ""]
                 try:
-                    closed += int(await self._wire.run(self._settle, keys.split(), args))
+                    own_keys = [*keys.split()[:REQUEST_KEYS], meta_key(shard)]
+                    reply = await self._shards.run(self._settle, shard, own_keys, args)
+                    closed += int(reply[0])
                 except LedgerFault as error:
                     # One unreadable reservation must not hide those behind it.
                     log.error("request %s cannot be closed, next try in an hour: %s", request_id, error)
@@ -170,17 +207,18 @@ class RedisLedger:
         if policy != "noeviction" and int(memory.get("maxmemory", 0)):
             raise SettingsError(f"redis: maxmemory-policy {policy} would evict counters; set it to noeviction")
         persistence = await self._wire.execute("INFO", "persistence")
-        if not int(persistence.get("aof_enabled", 0)):
+        if not int(persistence.get("aof_enabled", 0)) and not self._warned:
+            self._warned = True
             log.warning("redis: appendonly is off, so a crash of Redis forgets downloads; set appendonly yes")
-        meta = f"{_prefix(0)}:meta"
-        await self._wire.execute("HSETNX", meta, "shards", self._shards)
+        meta = meta_key(0)
+        await self._wire.execute("HSETNX", meta, "shards", self._shards.count)
         await self._wire.execute("HSETNX", meta, "device_secret", proposed_secret)
         shards = await self._wire.execute("HGET", meta, "shards")
-        if int(shards) != self._shards:
+        if int(shards) != self._shards.count:
             raise SettingsError(f"shards: this Redis was first used with {shards}; set that, or use an empty Redis")
         return str(await self._wire.execute("HGET", meta, "device_secret"))
 
-    def _ask_json(self, ask: ReserveAsk) -> str:
+    def _ask_json(self, ask: ReserveAsk, granted: int | None = None) -> str:
         reasons = [Reason.TOKEN_EXPIRED, *(charge.reason for charge in ask.charges)]
         document = {
             "request": ask.request_id,
@@ -190,7 +228,7 @@ class RedisLedger:
             "asked": ask.asked,
             "full": ask.full,
             "elsewhere": ask.elsewhere,
-            "window": window(ask.asked, ask.size, ask.start),
+            "window": window(ask.asked, ask.size, ask.start) if granted is None else granted,
             "budget": budget(ask.size),
             "refund_below": refund_below(ask.size, ask.rules.free_below),
             "resume_ms": ask.rules.resume_window * 1000,
@@ -216,11 +254,11 @@ class RedisLedger:
 
 
 def request_keys(shard: int, token_key: str, file_identity: str, request_id: str) -> list[str]:
-    """The eight keys of one request, in the order of lua/ledger.lua; all in one slot of a cluster. None has a space."""
+    """The keys of one request, as lua/ledger.lua has them, META last: in one slot of a cluster, none with a space."""
     prefix = _prefix(shard)
     token = [f"{prefix}:live:{token_key}", f"{prefix}:streams:{token_key}"]
     own = [f"{prefix}:request:{request_id}", f"{prefix}:leases", f"{prefix}:events"]
-    return file_keys(shard, token_key, file_identity) + token + own
+    return [*file_keys(shard, token_key, file_identity), *token, *own, meta_key(shard)]
 
 
 def file_keys(shard: int, token_key: str, file_identity: str) -> list[str]:
@@ -243,6 +281,11 @@ def _charge_document(charge: Charge) -> dict[str, str | int]:
     if charge.alias not in ("", charge.value):
         document["alias"] = charge.alias
     return document
+
+
+def _unasked(verb: str, reservation: Reservation, args: Sequence[str | int]) -> Unasked:
+    document = {"shard": reservation.shard, "keys": list(reservation.keys), "args": list(args)}
+    return Unasked(verb, reservation.request_id, document)
 
 
 def _flat_json(fields: Fields) -> str:

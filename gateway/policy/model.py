@@ -271,6 +271,14 @@ class Reservation:
     counted: int
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Mark:
+    """The place of a write among those of its shard: in the how manieth `epoch` of it, and its number there, from 1."""
+
+    epoch: int
+    seq: int
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """The ledger's answer to a renewal: bytes that may be sent in all; with a `reason` no more will be granted."""

@@ -13,6 +13,7 @@ import pytest
 
 from gateway.backends.redis_client import Script, Wire, connect
 from gateway.backends.redis_ledger import RedisLedger, TokenUsage
+from gateway.backends.redis_shards import RedisShards
 from gateway.errors import LedgerFault, ReservationGone
 from gateway.policy.limits import charges
 from gateway.policy.model import Deny, Device, Limits, Outcome, Reservation
@@ -207,7 +208,9 @@ async def play(
     wire = Wire(connect(redis_url))
     try:
         await wire.execute("FLUSHDB")
-        ledger = RedisLedger(wire, shards=1, lease_ms=model.LEASE_MS, keep_ms=10**9, clock=TEST_CLOCK)
+        ledger = RedisLedger(
+            wire, RedisShards(wire, 1, clock=TEST_CLOCK), lease_ms=model.LEASE_MS, keep_ms=10**9, clock=TEST_CLOCK
+        )
         mutate(ledger)
         await Player(wire, ledger, limits, life, size).play(steps)
     finally:

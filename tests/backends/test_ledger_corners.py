@@ -11,6 +11,7 @@ import pytest
 
 from gateway.backends.redis_client import Wire
 from gateway.backends.redis_ledger import RedisLedger, TokenUsage, file_keys
+from gateway.backends.redis_shards import RedisShards
 from gateway.errors import LedgerFault, ReservationGone
 from gateway.policy.counting import CountingRules
 from gateway.policy.limits import LIMIT_MAX, charges
@@ -23,7 +24,7 @@ ALL = Limits(downloads=1, networks=1, devices=1, concurrent=1, valid_after_first
 
 
 def ledger_on(wire: Wire, lease_ms: int = 10_000) -> RedisLedger:
-    return RedisLedger(wire, shards=1, lease_ms=lease_ms, keep_ms=10**9)
+    return RedisLedger(wire, RedisShards(wire, 1), lease_ms=lease_ms, keep_ms=10**9)
 
 
 def device(value: str, alias: str | None = None) -> Device:
@@ -82,6 +83,17 @@ async def test_a_place_is_left_also_where_the_transfer_is_lost(wire: Wire) -> No
     assert isinstance(await begun(ledger, limits, device("b"), "other"), Reservation)
 
 
+@pytest.mark.parametrize("change", [{"etag": '"f"'}, {"size": 1001, "asked": 1001}])
+async def test_another_version_of_a_file_is_another_download(wire: Wire, change: dict[str, object]) -> None:
+    ledger = ledger_on(wire)
+    who = device("a")
+    first = ask(who, charges(Limits(downloads=1), who))
+    assert isinstance(await ledger.reserve(first), Reservation)
+    again = await ledger.reserve(replace(ask(who, first.charges), **change))
+    assert again == Deny(Reason.LIMIT_DOWNLOADS)
+    assert isinstance(await ledger.reserve(ask(who, first.charges)), Reservation)
+
+
 async def test_the_reaper_leaves_it_too(wire: Wire) -> None:
     ledger = ledger_on(wire, lease_ms=400)
     limits = Limits(concurrent=1)
@@ -105,7 +117,7 @@ async def test_nothing_is_left_without_an_end(wire: Wire) -> None:
     for key in await wire.execute("KEYS", "*"):
         by_end[await wire.execute("PTTL", key) > 0].add(key.split(":")[2])
     assert by_end[True] == {"file", "token", "open", "live", "streams"}
-    assert by_end[False] == {"request", "leases", "events"}, "these the reaper and the housekeeping end"
+    assert by_end[False] == {"request", "leases", "events", "meta"}, "these the reaper and the housekeeping end"
 
 
 async def test_a_token_that_was_never_used(wire: Wire) -> None:
@@ -118,7 +130,7 @@ async def test_a_charge_of_an_unknown_kind_is_a_fault_and_charges_nothing(wire: 
     odd = (*charges(ALL, who), Charge("moonlight", 1, Reason.LIMIT_DOWNLOADS))
     with pytest.raises(LedgerFault):
         await ledger.reserve(ask(who, odd))
-    assert await wire.execute("KEYS", "*") == []
+    assert await wire.execute("KEYS", "*") == ["gw:{0}:meta"]
 
 
 async def test_the_largest_limits_and_files(wire: Wire) -> None:
@@ -178,7 +190,7 @@ async def test_a_name_stays_with_the_slot_that_had_it_first(wire: Wire) -> None:
 
 
 async def test_counters_are_kept_for_the_latest_end_that_is_known(wire: Wire) -> None:
-    ledger = RedisLedger(wire, shards=1, lease_ms=1000, keep_ms=1000)
+    ledger = RedisLedger(wire, RedisShards(wire, 1), lease_ms=1000, keep_ms=1000)
     limits, now = Limits(downloads=1), int(time.time())
 
     async def kept() -> int:

@@ -257,7 +257,7 @@ def test_scripts_agree_with_the_model(
 MUTANTS = {
     "a charge is applied while others are checked": (
         "return tonumber(redis.call('HGET', FILE, 'used') or '0') >= charge.limit",
-        "return redis.call('HINCRBY', FILE, 'used', 1) > charge.limit",
+        "return increase(FILE, 'used', 1) > charge.limit",
     ),
     "only the first charge is checked": (
         "    local exceeded = EXCEEDED[charge.kind]",
@@ -267,14 +267,14 @@ MUTANTS = {
     "known values are counted again": ("== 1 or slot_known_by(charge.name, charge.value) then", "== 1 then"),
     "a refund keeps the slots": ("for set, slot in pairs(paid.slots) do free_slot(set, slot) end", ""),
     "a refund frees what others hold": ("if held.refs > 0 then", "if false then"),
-    "a freed slot keeps its names": ("redis.call('HDEL', TOKEN, 'v:' .. set .. ':' .. name)", ""),
-    "only the first of a slot's names is freed": ("ipairs(held.names) do redis", "ipairs({held.names[1]}) do redis"),
+    "a freed slot keeps its names": ("write('HDEL', TOKEN, 'v:' .. set .. ':' .. name)", ""),
+    "only the first of a slot's names is freed": ("ipairs(held.names) do write", "ipairs({held.names[1]}) do write"),
     "an offered cookie is not remembered": ("if charge.alias then", "if false then"),
     "a resume may be too late": ("local first = not joined and", "local first ="),
     "nothing is too late": ("return first and now > tonumber(first) + charge.limit", "return false"),
-    "a refund leaves the first mark": ("redis.call('HDEL', TOKEN, 'first')", ""),
+    "a refund leaves the first mark": ("write('HDEL', TOKEN, 'first')", ""),
     "any refund removes the first mark": ("'charged', -1) == 0 then", "'charged', -1) >= 0 then"),
-    "the first mark moves on": ("'HSETNX', TOKEN, 'first'", "'HSET', TOKEN, 'first'"),
+    "the first mark moves on": ("if redis.call('HEXISTS', TOKEN, 'first') == 0 then", "if true then"),
     "concurrent counts requests": ("hold_place(id, ask.lease_ms)", "hold_place(ask.request, ask.lease_ms)"),
     "a join of a live transfer needs a place": ("if joined and holds_place(id) then return false end", ""),
     "a resume needs no place": ("if joined and holds_place(id) then", "if joined then"),
@@ -288,7 +288,7 @@ MUTANTS = {
     ),
     "a place without expiry": ("now + 2 * lease_ms", "now + 1000000000000"),
     "a place for one lease": ("now + 2 * lease_ms", "now + lease_ms"),
-    "a renewal does not hold the place": ("if not reason then hold_place(request.transfer, lease_ms) end", ""),
+    "a renewal does not hold the place": ("  keep_place(request.transfer, lease_ms)\n", ""),
     "a lost place is taken back unasked": ("reason = refused(ask, request.transfer, transfer, 0)", ""),
     "what goes on in the next transfer needs two places": (
         "local leaving = transfer.live == 1 and 1 or 0",
@@ -306,7 +306,7 @@ MUTANTS = {
     ),
     "elsewhere is joined 32 times": ("  if ask.elsewhere then\n", "  if ask.elsewhere and transfer.live < 32 then\n"),
     "a renewal pays nothing": ("      if other.charged == 0 then\n", "      if false then\n"),
-    "a look reserves": ("if peek then return {'allow', '', '0', 0} end", ""),
+    "a look reserves": ("if peek then return done({'allow', '', '0', 0}) end", ""),
 }
 
 

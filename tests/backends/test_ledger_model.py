@@ -143,7 +143,7 @@ MUTANTS = {
         "local more, reason = wanted - request.granted, nil",
         "local more, reason = wanted - request.acked, nil",
     ),
-    "the last closing wins": ("if not request then return 0 end", "if not request then return 1 end"),
+    "the last closing wins": ("if not request then return done({0}) end", "if not request then return done({1}) end"),
 }
 
 

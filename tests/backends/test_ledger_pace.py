@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from gateway.backends.redis_client import Script, Wire, connect
 from gateway.backends.redis_ledger import RedisLedger
+from gateway.backends.redis_shards import RedisShards
 from gateway.errors import ReservationGone
 from gateway.policy.counting import CountingRules
 from gateway.policy.limits import charges
@@ -71,7 +72,9 @@ class Simulation:
 
     def __init__(self, wire: Wire, rate: int, sending: Callable[[str, int], float] = lambda name, size: 0.001) -> None:
         self.wire, self.rate, self.sending = wire, rate, sending
-        self.ledger = RedisLedger(wire, shards=1, lease_ms=10_000, keep_ms=10**9, clock=TEST_CLOCK)
+        self.ledger = RedisLedger(
+            wire, RedisShards(wire, 1, clock=TEST_CLOCK), lease_ms=10_000, keep_ms=10**9, clock=TEST_CLOCK
+        )
         if self.mutation is not None:
             _mutate(self.ledger, *self.mutation)
         self.now = 0.0
@@ -339,7 +342,7 @@ def stream_in_a_process(redis_url: str, process: int, begins: float) -> dict[str
 
     async def main() -> dict[str, int]:
         wire = Wire(connect(redis_url, timeout=5.0), timeout=5.0)
-        ledger = RedisLedger(wire, shards=1, lease_ms=60_000, keep_ms=10**9)
+        ledger = RedisLedger(wire, RedisShards(wire, 1), lease_ms=60_000, keep_ms=10**9)
         sent: dict[str, int] = {}
 
         async def stream(token: str, name: str) -> None:

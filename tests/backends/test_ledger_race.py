@@ -17,6 +17,7 @@ import pytest
 
 from gateway.backends.redis_client import Wire, connect
 from gateway.backends.redis_ledger import RedisLedger
+from gateway.backends.redis_shards import RedisShards
 from gateway.policy.counting import CountingRules
 from gateway.policy.limits import charges
 from gateway.policy.model import Deny, Device, Limits, Outcome, Reservation
@@ -80,7 +81,7 @@ Run = Callable[[Wire, Crowd, int, int], Awaitable[Count]]
 
 
 def ledger_on(wire: Wire) -> RedisLedger:
-    return RedisLedger(wire, shards=1, lease_ms=60_000, keep_ms=10**9)
+    return RedisLedger(wire, RedisShards(wire, 1), lease_ms=60_000, keep_ms=10**9)
 
 
 def asked(crowd: Crowd, client: int, number: int) -> ReserveAsk:

@@ -13,10 +13,13 @@ end
 -- Two leases: a reaper frees what a dead worker left after one, and where there is none the place lapses by itself.
 local function hold_place(id, lease_ms)
   redis.call('ZREMRANGEBYSCORE', LIVE, '-inf', now)
-  redis.call('ZADD', LIVE, 'GT', now + 2 * lease_ms, id)
+  write('ZADD', LIVE, 'GT', now + 2 * lease_ms, id)
 end
 
-local function leave_place(id) redis.call('ZREM', LIVE, id) end
+-- What its worker says again and again anyway need not be kept.
+local function keep_place(id, lease_ms) redis.call('ZADD', LIVE, 'XX', 'GT', now + 2 * lease_ms, id) end
+
+local function leave_place(id) write('ZREM', LIVE, id) end
 
 local function slot_known_by(set, name) return redis.call('HGET', TOKEN, 'v:' .. set .. ':' .. name) end
 
@@ -60,9 +63,9 @@ local function name_slot(set, slot, held, name)
   for _, other in ipairs(held.names) do
     if other ~= name then names[#names + 1] = other end
   end
-  if #names > NAMES_PER_SLOT then redis.call('HDEL', TOKEN, 'v:' .. set .. ':' .. table.remove(names)) end
+  if #names > NAMES_PER_SLOT then write('HDEL', TOKEN, 'v:' .. set .. ':' .. table.remove(names)) end
   held.names = names
-  redis.call('HSET', TOKEN, 'v:' .. set .. ':' .. name, slot)
+  write('HSET', TOKEN, 'v:' .. set .. ':' .. name, slot)
 end
 
 local function take_slot(charge)
@@ -71,27 +74,29 @@ local function take_slot(charge)
   if slot then
     held = cjson.decode(redis.call('HGET', TOKEN, 's:' .. set .. ':' .. slot))
   else
-    slot = number(redis.call('HINCRBY', TOKEN, 'slots', 1))
-    redis.call('HINCRBY', TOKEN, 'n:' .. set, 1)
+    slot = number(increase(TOKEN, 'slots', 1))
+    increase(TOKEN, 'n:' .. set, 1)
   end
   held.refs = held.refs + 1
   name_slot(set, slot, held, charge.value)
   if charge.alias then name_slot(set, slot, held, charge.alias) end
-  redis.call('HSET', TOKEN, 's:' .. set .. ':' .. slot, cjson.encode(held))
+  write('HSET', TOKEN, 's:' .. set .. ':' .. slot, cjson.encode(held))
   return slot
 end
 
 local function free_slot(set, slot)
   local field = 's:' .. set .. ':' .. slot
-  local held = cjson.decode(redis.call('HGET', TOKEN, field))
+  local text = redis.call('HGET', TOKEN, field)
+  if not text then return end  -- Redis had lost it, and nobody was left to put it back
+  local held = cjson.decode(text)
   held.refs = held.refs - 1
   if held.refs > 0 then
-    redis.call('HSET', TOKEN, field, cjson.encode(held))
+    write('HSET', TOKEN, field, cjson.encode(held))
     return
   end
-  redis.call('HDEL', TOKEN, field)
-  for _, name in ipairs(held.names) do redis.call('HDEL', TOKEN, 'v:' .. set .. ':' .. name) end
-  redis.call('HINCRBY', TOKEN, 'n:' .. set, -1)
+  write('HDEL', TOKEN, field)
+  for _, name in ipairs(held.names) do write('HDEL', TOKEN, 'v:' .. set .. ':' .. name) end
+  increase(TOKEN, 'n:' .. set, -1)
 end
 
 -- Applies every charge to a transfer that holds none. Call it only after `refused` has said nil.
@@ -99,20 +104,20 @@ local function pay(transfer, ask)
   transfer.charged, transfer.paid = 1, {slots = {}}
   for _, charge in ipairs(ask.charges) do
     if charge.kind == 'count' then
-      redis.call('HINCRBY', FILE, 'used', 1)
+      increase(FILE, 'used', 1)
       transfer.paid.used = 1
     elseif charge.kind == 'distinct' then
       transfer.paid.slots[charge.name] = take_slot(charge)
     end
   end
-  redis.call('HINCRBY', TOKEN, 'charged', 1)
-  redis.call('HSETNX', TOKEN, 'first', number(now))
+  increase(TOKEN, 'charged', 1)
+  if redis.call('HEXISTS', TOKEN, 'first') == 0 then write('HSET', TOKEN, 'first', number(now)) end
 end
 
 local function give_back(transfer)
   local paid = transfer.paid or {used = 1, slots = {}}  -- of before there was anything but downloads
   transfer.charged, transfer.paid = 0, {}
-  if paid.used then redis.call('HINCRBY', FILE, 'used', -1) end
+  if paid.used then increase(FILE, 'used', -1) end
   for set, slot in pairs(paid.slots) do free_slot(set, slot) end
-  if redis.call('HINCRBY', TOKEN, 'charged', -1) == 0 then redis.call('HDEL', TOKEN, 'first') end
+  if increase(TOKEN, 'charged', -1) == 0 then write('HDEL', TOKEN, 'first') end
 end

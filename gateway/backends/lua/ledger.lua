@@ -1,4 +1,4 @@
--- What the ledger scripts share; loaded between clock.lua and each of them.
+-- What the ledger scripts share; loaded after clock.lua and shard.lua, before each of them.
 --
 -- One script run speaks of one request for one file of one token. Its keys carry one hash tag, so they
 -- live in one slot of a Redis Cluster:
@@ -22,7 +22,7 @@
 -- Byte counts are body bytes; times are Unix milliseconds.
 
 local FILE, TOKEN, OPEN, LIVE, STREAMS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local REQUEST, LEASES, EVENTS = KEYS[6], KEYS[7], KEYS[8]
+local REQUEST, LEASES, EVENTS = KEYS[6], KEYS[7], KEYS[8]  -- and META, see shard.lua
 local REQUESTS_PER_TRANSFER = 32   -- a browser or download manager opens 16 at most
 local TRANSFERS_PER_IDENTITY = 32  -- how far back a device finds its own transfers
 local SMALLEST_WINDOW = 65536      -- what is left of a budget below this is not worth a join
@@ -49,8 +49,8 @@ local function load_transfer(id)
 end
 
 local function save_transfer(id, transfer, ask)
-  redis.call('HSET', FILE, 't:' .. id, cjson.encode(transfer))
-  redis.call('ZADD', OPEN, ask.elsewhere and transfer.opened + ask.repeat_ms or transfer.last + ask.resume_ms, id)
+  write('HSET', FILE, 't:' .. id, cjson.encode(transfer))
+  write('ZADD', OPEN, ask.elsewhere and transfer.opened + ask.repeat_ms or transfer.last + ask.resume_ms, id)
 end
 
 -- The index fields under which a transfer's device finds it again.
@@ -76,12 +76,12 @@ local function forget_transfer(id)
       for _, other in ipairs(ids_under(field)) do
         if other ~= id then kept[#kept + 1] = other end
       end
-      if #kept > 0 then redis.call('HSET', FILE, field, table.concat(kept, ','))
-      else redis.call('HDEL', FILE, field) end
+      if #kept > 0 then write('HSET', FILE, field, table.concat(kept, ','))
+      else write('HDEL', FILE, field) end
     end
-    redis.call('HDEL', FILE, 't:' .. id)
+    write('HDEL', FILE, 't:' .. id)
   end
-  redis.call('ZREM', OPEN, id)
+  write('ZREM', OPEN, id)
 end
 
 -- Transfers past their resume window go, a few at each opening, so a popular link's hash stays small.
@@ -157,7 +157,7 @@ local function open_transfer(id, ask)
     local ids = ids_under(field)
     table.insert(ids, 1, id)
     ids[TRANSFERS_PER_IDENTITY + 1] = nil
-    redis.call('HSET', FILE, field, table.concat(ids, ','))
+    write('HSET', FILE, field, table.concat(ids, ','))
   end
   return transfer
 end
@@ -203,7 +203,7 @@ end
 local function number(value) return string.format('%.0f', value) end
 
 local function save_request(request)
-  redis.call('HSET', REQUEST, 'transfer', request.transfer, 'granted', number(request.granted),
+  write('HSET', REQUEST, 'transfer', request.transfer, 'granted', number(request.granted),
     'acked', number(request.acked), 'counted', request.counted)
 end
 
@@ -213,7 +213,7 @@ local function write_event(...)
   for _, fields in ipairs({...}) do
     for _, text in ipairs(fields) do row[#row + 1] = tostring(text) end
   end
-  redis.call('XADD', EVENTS, '*', unpack(row))
+  add_event(EVENTS, unpack(row))
 end
 
 -- Counters outlive their token, so that a link extended later is not given its downloads again.
@@ -222,6 +222,6 @@ local function keep(ask)
   for _, key in ipairs({FILE, TOKEN, OPEN, LIVE}) do
     local left = redis.call('PTTL', key)
     -- Never shortened: another of its requests may have known of a later end.
-    if left == -1 or (left >= 0 and now + left < at) then redis.call('PEXPIREAT', key, number(at)) end
+    if left == -1 or (left >= 0 and now + left < at) then write('PEXPIREAT', key, number(at)) end
   end
 end

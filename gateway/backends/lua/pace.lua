@@ -2,6 +2,8 @@
 -- virtual scheduling), in which each turn takes as long as its bytes are worth. It is asked again when it has sent
 -- them, so a slow reader's turns fall to the others.
 --
+-- What it writes is worth nothing after a second, so none of it is kept.
+--
 -- KEYS as in ledger.lua.   ARGV 1: request id   2: rate (bytes/s, at least 1)
 -- Returns {bytes, wait in microseconds}, or {'gone'} where the request was closed before.
 
@@ -13,7 +15,7 @@ local CROWD = 8          -- the first turn is as small as if there were so many:
 local SILENCE = 2000     -- ms after the beginning of its last turn that a stream is taken to want another
 
 local row = redis.call('HMGET', REQUEST, 'state', 'asked', 'paced')
-if row[1] ~= 'open' then return {'gone'} end
+if row[1] ~= 'open' then return done({'gone'}) end
 local now, rate = clock(), tonumber(ARGV[2])
 
 redis.call('ZREMRANGEBYSCORE', STREAMS, '-inf', now - SILENCE)
@@ -38,4 +40,4 @@ redis.call('HSET', TOKEN, 'paced', string.format('%.3f', start + takes))
 redis.call('HINCRBY', REQUEST, 'paced', string.format('%.0f', size))
 redis.call('ZADD', STREAMS, now + wait, ARGV[1])
 redis.call('PEXPIRE', STREAMS, math.ceil(wait) + SILENCE)
-return {size, math.ceil(wait * 1000)}
+return done({size, math.ceil(wait * 1000)})

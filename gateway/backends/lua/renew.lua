@@ -5,22 +5,25 @@
 -- All numbers are absolute, so a repeated call changes nothing.
 
 local request = load_request()
-if not request then return {'gone'} end
+if not request then return done({'gone'}) end
 local ask = request.ask
 local acked, wanted, lease_ms = tonumber(ARGV[2]), math.min(tonumber(ARGV[3]), ask.asked), tonumber(ARGV[4])
 
 redis.call('ZADD', LEASES, now + lease_ms, ARGV[1])
 local transfer = load_transfer(request.transfer)
-if not transfer then return {'gone'} end
+if not transfer then return done({'gone'}) end
+local acked_before, granted_before = request.acked, request.granted
 acknowledge(request, transfer, ask, acked)
 
 local more, reason = wanted - request.granted, nil
--- Its place may have lapsed while its worker could not renew, and others may have taken what was free.
-if not holds_place(request.transfer) then
+if holds_place(request.transfer) then
+  keep_place(request.transfer, lease_ms)
+else
+  -- It lapsed while its worker could not renew, and others may have taken what was free.
   reason = refused(ask, request.transfer, transfer, 0)
   keep(ask)
+  if not reason then hold_place(request.transfer, lease_ms) end
 end
-if not reason then hold_place(request.transfer, lease_ms) end
 if more > 0 and not reason then
   local grant = room(transfer, ask, more, 0)
   if not grant then
@@ -57,6 +60,8 @@ if more > 0 and not reason then
     request.granted = request.granted + grant
   end
 end
-save_transfer(request.transfer, transfer, ask)
-save_request(request)
-return {'granted', number(request.granted), reason or ''}
+if request.acked > acked_before or request.granted > granted_before then
+  save_transfer(request.transfer, transfer, ask)
+  save_request(request)
+end
+return done({'granted', number(request.granted), reason or ''})

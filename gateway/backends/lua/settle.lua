@@ -5,13 +5,13 @@
 --      3: 'lapsed' to close only when the lease has run out; 'origin' where the store failed, which costs no refund;
 --         else ''
 --      4: the closing event's own fields, flat, as JSON   5: the status that was sent, where it was not the planned one
--- Returns 1, or 0 where it was closed before (or its lease still holds).
+-- Returns {1}, or {0} where it was closed before (or its lease still holds).
 
 local request = load_request()
-if not request then return 0 end
+if not request then return done({0}) end
 if ARGV[3] == 'lapsed' then
   local lease = redis.call('ZSCORE', LEASES, ARGV[1])
-  if lease and tonumber(lease) > now then return 0 end
+  if lease and tonumber(lease) > now then return done({0}) end
 end
 local ask = request.ask
 
@@ -24,7 +24,7 @@ if transfer then
   if not ask.elsewhere and transfer.live == 0 and transfer.charged == 1 and (free or (transfer.acked < ask.refund_below
     and tonumber(redis.call('HGET', TOKEN, 'refunds') or '0') < ask.refunds_max)) then
     give_back(transfer)
-    if not free then redis.call('HINCRBY', TOKEN, 'refunds', 1) end
+    if not free then increase(TOKEN, 'refunds', 1) end
     request.counted = request.counted - 1
   end
   save_transfer(request.transfer, transfer, ask)
@@ -33,15 +33,15 @@ end
 
 if not transfer or transfer.live == 0 then leave_place(request.transfer) end
 redis.call('ZREM', STREAMS, ARGV[1])
-redis.call('ZREM', LEASES, ARGV[1])
-redis.call('DEL', REQUEST)
+write('ZREM', LEASES, ARGV[1])
+write('DEL', REQUEST)
 -- A closed request stays known for a while, so that a late replay of it opens nothing.
-redis.call('HSET', REQUEST, 'state', 'closed')
-redis.call('PEXPIRE', REQUEST, 3600000)
+write('HSET', REQUEST, 'state', 'closed')
+write('PEXPIREAT', REQUEST, number(now + 3600000))
 
 local own = cjson.decode(ARGV[4])
 local known = {'transfer.id', request.transfer, 'bytes.delivered', number(request.acked), 'counted', request.counted,
   'http.response.status_code', ARGV[5] ~= '' and ARGV[5] or ask.status}
 if ARGV[3] == 'lapsed' then known[#known + 1] = 'duration.ms'; known[#known + 1] = number(now - request.began) end
 write_event(own, ask.event, known)
-return 1
+return done({1})
