@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -13,24 +14,34 @@ from pathlib import Path
 from gateway.backends import maxmind, rules_file
 from gateway.backends.embedded_redis import EmbeddedRedis
 from gateway.backends.files import FolderStore
+from gateway.backends.journal import FileJournal
 from gateway.backends.maxmind import Databases
+from gateway.backends.memory_file import MemoryFile
 from gateway.backends.redis_client import Wire, connect
 from gateway.backends.redis_control import RedisControl
 from gateway.backends.redis_events import RedisEventLog
 from gateway.backends.redis_ledger import RedisLedger
 from gateway.backends.redis_links import RedisLinks
+from gateway.backends.redis_shards import RedisShards
+from gateway.backends.rules_file import RulesFile
 from gateway.errors import FileMissing, GatewayError, OriginError, SettingsError
 from gateway.policy.counting import CountingRules
 from gateway.policy.keys import KeySet
 from gateway.policy.ruleset import NO_RULES, RuleSet
-from gateway.ports import Ledger, ObjectStore
+from gateway.ports import EventLog, Ledger, ObjectStore
+from gateway.services.agreement import Agreement
 from gateway.services.checkup import Threads
 from gateway.services.control import Control
 from gateway.services.gatekeeper import Gatekeeper, Grounds
 from gateway.services.housekeeping import Housekeeping
-from gateway.services.reloading import Reloading, Watched
+from gateway.services.recovery import Recovery
+from gateway.services.reloading import Keeper, Reloading, Watched
 from gateway.services.settlement import Running, Settlement
+from gateway.services.unchecked import UncheckedEvents, UncheckedLedger
+from gateway.services.upkeep import Upkeep
 from gateway.settings import Settings
+
+log = logging.getLogger(__name__)
 
 SOLD_KEYS = 5
 SOLD_KEYS_SECONDS = 3.0
@@ -77,7 +88,7 @@ async def hold_embedded_redis(settings: Settings) -> AsyncIterator[str]:
 async def open_tools(settings: Settings) -> AsyncIterator[Tools]:
     """Events, links, counters and keys, once Redis agrees to the number of shards. Raises SettingsError, LedgerDown."""
     async with open_redis(settings) as wire:
-        ledger = _ledger(settings, wire)
+        ledger = _ledger(settings, wire, RedisShards(wire, settings.shards))
         await ledger.agree(secrets.token_hex(32))
         yield Tools(
             RedisEventLog(wire, settings.shards),
@@ -96,20 +107,23 @@ class Services:
     store: ObjectStore
     ledger: Ledger
     settlement: Settlement
+    upkeep: Callable[[], Upkeep]
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Who in the front door hears what: `ledger` what is wrong with Redis, or ''; `settled` each closed download;
+    """Who in the front door hears what: `ledger` what is wrong with Redis or the journal, or '', and whether downloads
+    go on all the same; `settled` each closed download;
     `reloaded` what was read again and whether it was `loaded` or `rejected`; `files` what is in force of it, and what
-    is wrong with the files that are there now, or ''. `reload` is set when that is asked for.
+    is wrong with the files that are there now, or ''. `reload` is set when that is asked for. `keeper` holds good ones.
     """
 
-    ledger: Callable[[str], None]
+    ledger: Callable[[str, bool], None]
     settled: Callable[[Running], None]
     reloaded: Callable[[str, str], None]
     files: Callable[[str, str, str], None]
     reload: asyncio.Event
+    keeper: Keeper
 
 
 @asynccontextmanager
@@ -117,9 +131,20 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
     """Everything a worker needs. It serves (and refuses) also while Redis is away. Raises SettingsError."""
     lease = settings.counting.lease
     async with open_redis(settings) as wire, AsyncExitStack() as closing:
-        events = RedisEventLog(wire, settings.shards)
-        ledger = _ledger(settings, wire)
-        rules, geo = _watched_rules(settings), _watched_geo(settings)
+        journal = open_journal(settings)
+        if journal is not None:
+            closing.callback(journal.close)
+        shards = RedisShards(wire, settings.shards, journal=journal)
+        events: EventLog = RedisEventLog(wire, settings.shards, shards)
+        ledger: Ledger = _ledger(settings, wire, shards)
+        if journal is not None:
+            owed = UncheckedEvents(events, journal)
+            unchecked = UncheckedLedger(ledger, journal, owed)
+            unchecked.start()  # also where nothing more is given so: what was, is still to be told
+            closing.push_async_callback(unchecked.stop)
+            if settings.when_redis_is_down == "allow":
+                ledger, events = unchecked, owed
+        rules, geo = _watched_rules(settings, told.keeper), _watched_geo(settings, told.keeper)
         reloading = Reloading(
             [rules, geo],
             events,
@@ -131,7 +156,13 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
         await reloading.start()
         closing.push_async_callback(reloading.stop)
         settlement = Settlement(ledger, lease=lease, on_settled=told.settled)
-        control = Control(RedisControl(wire), on_revoked=lambda: settlement.stop_revoked(control.standing.is_revoked))
+        orders = RedisControl(wire)
+        control = Control(
+            orders,
+            on_revoked=lambda: settlement.stop_revoked(control.standing.is_revoked),
+            on_order=journal.keep_order if journal else lambda order: None,
+        )
+        recovery = Recovery(shards, journal, orders, complete_at=lambda: control.complete_at) if journal else None
         store = open_store(settings)
         closing.push_async_callback(store.close)
         grounds = Grounds(
@@ -140,6 +171,10 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             rules=lambda: rules.current,
             geo=lambda: geo.current,
             control=control,
+            ready=lambda: (
+                settings.when_redis_is_down == "allow"
+                or (control.current() and (recovery is None or shards.is_entered(0)))
+            ),
             external_hosts=frozenset(settings.external_hosts),
         )
         gatekeeper = Gatekeeper(
@@ -159,17 +194,27 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             shards=settings.shards,
             lease=lease,
             keep_events=settings.events.keep,
-            agreed=gatekeeper.agreed,
-            on_ledger=told.ledger,
-            trouble=lambda: "" if control.current() else control.trouble or "the control stream is being read",
+            agree=Agreement(ledger, journal, gatekeeper.agreed),
+            on_ledger=lambda wrong: told.ledger(
+                wrong, settings.when_redis_is_down == "allow" and not (journal and journal.trouble)
+            ),
+            trouble=lambda: (recovery.trouble() if recovery else "") or _control_trouble(control),
         )
+        if journal is not None:
+            for order in journal.orders():
+                control.standing.apply(order)
+        if recovery is not None:
+            await recovery.start()
+            closing.push_async_callback(recovery.stop)
         await control.start()
         closing.push_async_callback(control.stop)
+        if recovery is not None:
+            await recovery.look()
         await housekeeping.start()
         closing.push_async_callback(housekeeping.stop)
         settlement.start()
         closing.push_async_callback(settlement.stop)
-        yield Services(gatekeeper, store, ledger, settlement)
+        yield Services(gatekeeper, store, ledger, settlement, lambda: Upkeep.of(journal, shards))
 
 
 def read_rules(settings: Settings) -> RuleSet:
@@ -248,17 +293,41 @@ def _read_geo(settings: Settings) -> Databases:
     return Databases() if geo is None else Databases.load(geo.city, geo.asn, geo.anonymous)
 
 
-def _watched_rules(settings: Settings) -> Watched[RuleSet]:
-    path = settings.rules
-    fingerprint = None if path is None else partial(rules_file.fingerprint, path)
-    return Watched("rules", lambda: read_rules(settings), fingerprint)
+def _watched_rules(settings: Settings, keeper: Keeper) -> Watched[RuleSet]:
+    what = "rules"
+    if settings.rules is None:
+        return Watched(what, lambda: NO_RULES, None)
+    file, name = RulesFile(settings.rules, _databases(settings)), str(settings.rules)
+
+    def keep(_: RuleSet) -> None:
+        if copy := file.take_copy():
+            keeper.keep(what, {name: copy.fileno()})
+
+    def last_good() -> RuleSet | None:
+        copy = keeper.kept(what).get(name)
+        return None if copy is None else file.read_copy(MemoryFile.of(copy).read())
+
+    return Watched(what, file.read, file.fingerprint, keep=keep, last_good=last_good)
 
 
-def _watched_geo(settings: Settings) -> Watched[Databases]:
-    geo = settings.geo
-    fingerprint = None if geo is None else partial(maxmind.fingerprint, (geo.city, geo.asn, geo.anonymous))
-    # A look-up never spans an await, so on the event loop none can be under way in what is being closed.
-    return Watched("geo databases", lambda: _read_geo(settings), fingerprint, Databases.close)
+def _watched_geo(settings: Settings, keeper: Keeper) -> Watched[Databases]:
+    what, geo = "geo databases", settings.geo
+    if geo is None:
+        return Watched(what, Databases, None)
+
+    def last_good() -> Databases | None:
+        copies = keeper.kept(what)
+        return Databases.load_copies(copies, geo.city, geo.asn, geo.anonymous) if copies else None
+
+    return Watched(
+        what,
+        lambda: _read_geo(settings),
+        partial(maxmind.fingerprint, (geo.city, geo.asn, geo.anonymous)),
+        # A look-up never spans an await, so on the event loop none can be under way in what is being closed.
+        Databases.close,
+        keep=lambda databases: keeper.keep(what, databases.copies),
+        last_good=last_good,
+    )
 
 
 def _versions(rules: Watched[RuleSet], geo: Watched[Databases]) -> dict[str, str]:
@@ -286,10 +355,31 @@ def open_store(settings: Settings) -> ObjectStore:
     )
 
 
-def _ledger(settings: Settings, wire: Wire) -> RedisLedger:
+def open_journal(settings: Settings) -> FileJournal | None:
+    """This worker's journal where the settings name a folder for it. A disk that fails is its `trouble`, not an error.
+
+    Raises SettingsError for a folder that belongs to other settings.
+    """
+    if settings.journal is None:
+        return None
+    journal = FileJournal(settings.journal.path, keep_seconds=settings.journal.keep, bytes_max=settings.journal.size)
+    journal.open()
+    shards = journal.header.get("shards", settings.shards)
+    if shards != settings.shards:
+        journal.close()
+        raise SettingsError(f"journal.path: was written with shards: {shards}; set that, or name an empty folder")
+    journal.tell(shards=settings.shards)
+    return journal
+
+
+def _control_trouble(control: Control) -> str:
+    return "" if control.current() else control.trouble or "the control stream is being read"
+
+
+def _ledger(settings: Settings, wire: Wire, shards: RedisShards) -> RedisLedger:
     return RedisLedger(
         wire,
-        shards=settings.shards,
+        shards,
         lease_ms=settings.counting.lease * 1000,
         keep_ms=settings.events.keep * 1000,
     )

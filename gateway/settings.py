@@ -42,6 +42,7 @@ NOT_SETTINGS = frozenset({"GATEWAY_CONFIG"})
 
 log = logging.getLogger(__name__)
 
+_STEPS_MAX = 8  # no setting lies as deep
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  compared with, not bound
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}(/[^?#]*)?")
 
@@ -155,10 +156,11 @@ class CountingSettings(_Section):
 
 
 class JournalSettings(_Section):
-    """The local journal that survives a loss in Redis. `keep` in seconds."""
+    """What was written to Redis, on this machine's disk. `keep` in seconds, `size` of the whole folder in bytes."""
 
     path: FilePath
     keep: Seconds = 86_400
+    size: Size = 1_000_000_000
 
 
 class EventsSettings(_Section):
@@ -198,6 +200,7 @@ class Settings(_Section):
     events: EventsSettings = EventsSettings()
     drain: Seconds = 30
     cache: CacheSettings | None = None
+    memory: Size | None = None
     workers: int = Field(default_factory=lambda: min(os.cpu_count() or 1, 4), ge=1, le=256)
 
     def key_set(self) -> KeySet:
@@ -217,6 +220,8 @@ class Settings(_Section):
         self.key_set()
         if self.listen == self.management.listen and self.listen.port:
             raise ValueError(f"listen and management.listen are both {self.listen}; give them different ports")
+        if self.when_redis_is_down == "allow" and self.journal is None:
+            raise ValueError("when_redis_is_down: allow needs a journal to count afterwards; write journal: {path: …}")
         return self
 
 
@@ -244,15 +249,21 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
 def unsupported(settings: Settings) -> list[str]:
     """Settings that protect and that this release does not enforce, one line each: refuse to serve with them."""
     reasons = {
-        "when_redis_is_down: allow": settings.when_redis_is_down == "allow",
         "cache": settings.cache is not None,
     }
     return [f"{name}: is not kept by this release; remove it" for name, is_set in reasons.items() if is_set]
 
 
 def notes(settings: Settings) -> list[str]:
-    """Settings that are accepted and have no effect yet, one line each, for the log."""
-    return ["journal: is not written yet; Redis alone keeps the counts"] if settings.journal is not None else []
+    """What the ops should know of their settings at each start, one line each, for the log."""
+    lines = {
+        "journal: is not set; what Redis loses is given again (write journal: {path: var/journal})": settings.journal
+        is None,
+        "when_redis_is_down: allow: without Redis every genuine link is served, whatever its limits say": (
+            settings.when_redis_is_down == "allow"
+        ),
+    }
+    return [line for line, is_so in lines.items() if is_so]
 
 
 def _overlay(tree: Node, environ: Mapping[str, str], mistakes: Mistakes) -> Node:
@@ -260,7 +271,7 @@ def _overlay(tree: Node, environ: Mapping[str, str], mistakes: Mistakes) -> Node
     for name in sorted(environ, key=lambda name: (name.count("__"), name)):
         if not name.startswith(PREFIX) or name in NOT_SETTINGS:
             continue
-        steps = name.removeprefix(PREFIX).lower().split("__")
+        steps = name.removeprefix(PREFIX).lower().split("__", _STEPS_MAX)
         key = ".".join(steps)
         if steps[0] not in Settings.model_fields:
             # Kubernetes sets GATEWAY_PORT and the like by itself; only what looks meant for us is a mistake.

@@ -51,7 +51,8 @@ def test_the_minimum_and_its_defaults(tmp_path: Path) -> None:
     assert settings.when_redis_is_down == "deny"
     assert 1 <= settings.workers <= 4
     assert settings.key_set().signing is not None
-    assert (unsupported(settings), notes(settings)) == ([], [])
+    assert unsupported(settings) == []
+    assert [line.partition(":")[0] for line in notes(settings)] == ["journal"]
 
 
 def test_everything_at_once(tmp_path: Path) -> None:
@@ -83,8 +84,10 @@ def test_everything_at_once(tmp_path: Path) -> None:
     assert settings.cache.size == 20 * 10**9
     assert settings.management.token is not None
     assert settings.management.token.get_secret_value() == "secret"
-    assert [line.partition(": is")[0] for line in unsupported(settings)] == ["when_redis_is_down: allow", "cache"]
-    assert [line.partition(":")[0] for line in notes(settings)] == ["journal"]
+    assert [line.partition(": is")[0] for line in unsupported(settings)] == ["cache"]
+    assert [line.partition(":")[0] for line in notes(settings)] == ["when_redis_is_down"]
+    assert settings.journal is not None
+    assert (settings.journal.keep, settings.journal.size) == (86_400, 10**9)
 
 
 def test_what_is_required_is_asked_for_at_once(tmp_path: Path) -> None:
@@ -320,6 +323,30 @@ def test_secrets_are_not_in_a_repr(tmp_path: Path) -> None:
     )
     assert "hunter2" not in repr(settings) + str(settings)
     assert SECRET not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{secret}: x",
+        "{secret}: 1\n{secret}: 2",
+        "origin: {{{secret}: x}}",
+        "counting: {{{secret}:}}",
+        "issuer: ${{{secret}}}",
+        "{secret}\x1b[0m\u2028: x",
+    ],
+)
+def test_a_secret_that_slipped_into_the_place_of_a_name_is_cut(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(text.format(secret=SECRET), encoding="utf-8")
+    lines = mistakes(path)
+    assert lines
+    assert not [line for line in lines if SECRET[:9] in line or not line.isprintable()]
+
+
+def test_a_variable_with_steps_without_end_is_a_mistake(tmp_path: Path) -> None:
+    (line,) = mistakes(written(tmp_path), {"GATEWAY_ORIGIN" + "__A" * 2000: "x"})
+    assert ": is no setting; " in line
 
 
 def test_settings_are_frozen(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -181,7 +180,8 @@ class RedisLedger:
         keys = {key for identity in identities for key in file_keys(shard, token_key, identity)}
         for key in sorted(keys):
             left = int(await self._wire.execute("PTTL", key))
-            if left >= 0 and time.time() * 1000 + left < at:
+            seconds, _ = await self._wire.execute("TIME")  # the server's clock, which the counters' ends go by
+            if left >= 0 and int(seconds) * 1000 + left < at:
                 await self._wire.execute("PEXPIREAT", key, at)
 
     async def first_download(self, shard: int, token_key: str) -> float | None:

@@ -18,6 +18,7 @@ Check = Literal[
     "public_url",
     "management",
     "redis_down",
+    "journal",
     "descriptors",
     "redis",
     "eviction",
@@ -43,6 +44,10 @@ GEO_OLD = 30 * DAY
 FEW_CHARACTERS = 10
 TOKEN_LENGTH = 16
 DOWNLOADS_FEW = 1000
+FORGETFUL = frozenset({"tmpfs", "ramfs"})
+REMOTE = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs", "fuse.s3fs"}
+)
 
 Info = Mapping[str, object]
 
@@ -54,6 +59,40 @@ class Line:
     state: State
     check: Check
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class JournalFacts:
+    """A folder that was written to and fsynced, in `fsync_ms`. `free` and `used` in bytes, `since` Unix seconds."""
+
+    is_there: bool
+    fsync_ms: float
+    free: int
+    used: int
+    since: float | None
+    file_system: str
+
+
+def of_journal(path: str, size: int, facts: JournalFacts, now: float) -> Line:
+    """`size`: what the folder may take, in bytes."""
+    if facts.file_system in FORGETFUL:
+        said = f"{path} lies on {facts.file_system}, which forgets all when the machine restarts"
+        return Line("warn", "journal", f"{said}; put it on a disk")
+    if facts.file_system in REMOTE:
+        said = (
+            f"{path} lies on {facts.file_system}: when the network is gone nothing is given, and its locks may not hold"
+        )
+        return Line("warn", "journal", f"{said}; put it on a disk of this machine")
+    if facts.free < size - facts.used:
+        said = f"{path}: {human_size(facts.free)} are free and it may still grow by {human_size(size - facts.used)}"
+        return Line(
+            "warn", "journal", f"{said}; a full disk refuses every download, so free some or lower journal.size"
+        )
+    if not facts.is_there:
+        return Line("ok", "journal", f"{path} is not there yet, and can be made; {human_size(facts.free)} free")
+    back = "" if facts.since is None else f", reaches back {max(0.0, now - facts.since) / 3600:.1f} h"
+    used = f"{human_size(facts.used)} used{back}, {human_size(facts.free)} free"
+    return Line("ok", "journal", f"{path} can be written and fsynced, in {facts.fsync_ms:.0f} ms; {used}")
 
 
 def of_redis(info: Info, answered_ms: float) -> Iterator[Line]:

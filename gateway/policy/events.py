@@ -33,6 +33,7 @@ FIELDS = (
     "reason",
     "rule",
     "would_deny",
+    "unchecked",
     "rules.version",
     "geo.version",
     "token.id",

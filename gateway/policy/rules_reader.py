@@ -17,6 +17,8 @@ from gateway.policy.units import parse_duration
 
 NAME_MAX = 80
 MESSAGE_MAX = 500
+MISTAKES_MAX = 200
+"""With more mistakes than this, further rules are not looked at: more lines would tell nothing new."""
 _TOP = ("version", "plans", "default_plan", "lists", "rules", "otherwise")
 _RULE = ("name", "when", "then", "message", "mode")
 _PLAIN: Mapping[str, Action] = {"allow": "allow", "deny": "deny", "require_account": "require_account"}
@@ -142,6 +144,9 @@ def _rules(node: Node | None, reader: Reader) -> tuple[Rule, ...]:
     places: dict[str, str] = {}
     for index, child in enumerate(node.value):
         key = join("rules", index)
+        if reader.mistakes.count > MISTAKES_MAX:
+            reader.mistakes.add(child.source, key, "and what follows is not looked at; correct the others first")
+            break
         rule = _rule(child, key, reader)
         if rule is None:
             continue

@@ -7,7 +7,6 @@ from gateway.errors import (
     GatewayError,
     GeoDown,
     LedgerDown,
-    LedgerFault,
     OriginChanged,
     OriginTimeout,
 )
@@ -15,7 +14,6 @@ from gateway.policy.reasons import Reason
 
 _REASONS: dict[type[GatewayError], Reason] = {
     LedgerDown: Reason.REDIS_DOWN,
-    LedgerFault: Reason.REDIS_DOWN,
     GeoDown: Reason.GEO_DOWN,
     FileMissing: Reason.FILE_MISSING,
     OriginChanged: Reason.ORIGIN_CHANGED,
@@ -25,4 +23,4 @@ _REASONS: dict[type[GatewayError], Reason] = {
 
 def reason_of(error: GatewayError) -> Reason:
     """The refusal for an error of ledger, geo data or origin; what is not in the table is a failed origin."""
-    return _REASONS.get(type(error), Reason.ORIGIN_DOWN)
+    return next((reason for kind, reason in _REASONS.items() if isinstance(error, kind)), Reason.ORIGIN_DOWN)

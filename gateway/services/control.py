@@ -25,11 +25,22 @@ REMIND_EVERY = 60.0
 
 
 class Control:
-    """One tail per worker. `on_revoked` is called after each page with a revocation; it cuts what runs."""
+    """One tail per worker. `on_revoked` is called after each page with a revocation; it cuts what runs. `on_order` is
+    told of each order that is read.
+    """
 
-    def __init__(self, orders: ControlLog, *, on_revoked: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        orders: ControlLog,
+        *,
+        on_revoked: Callable[[], None] = lambda: None,
+        on_order: Callable[[Order], None] = lambda order: None,
+    ) -> None:
         self._orders = orders
         self._on_revoked = on_revoked
+        self._on_order = on_order
+        self.complete_at = -math.inf
+        """When everything there was had been read last (monotonic s)."""
         self.standing = Standing()
         self.trouble = ""
         """What keeps the stream from being read, in words for ops; '' when all is well."""
@@ -82,6 +93,7 @@ class Control:
         self._heard = now
         for order in orders:
             self.standing.apply(order)
+            self._on_order(order)
         if any(order.verb == "revoke" for order in orders):
             self._on_revoked()
         self._last = last
@@ -90,6 +102,7 @@ class Control:
 
     def _is_well(self) -> None:
         self._caught_up = True
+        self.complete_at = time.monotonic()
         self._looked.set()
         if self.trouble:
             log.info("revocations and extensions are read again")

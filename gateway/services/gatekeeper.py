@@ -48,6 +48,7 @@ from gateway.services.responding import ResponsePlan, plan_redirect, plan_respon
 log = logging.getLogger(__name__)
 
 TOKENS_CACHED = 4096
+SERVER_ERROR = 500
 PLACE_PATIENCE = 0.4
 PLACE_RETRY = 0.03
 """Both in seconds; a settlement takes 20 to 50 ms."""
@@ -132,6 +133,8 @@ class Grounds:
     rules: Callable[[], RuleSet]
     geo: Callable[[], GeoLookup | None]
     control: Control
+    ready: Callable[[], bool]
+    """Whether everything that was ordered of links is known; where not, nobody may be let in."""
     external_hosts: frozenset[str]
 
 
@@ -164,9 +167,9 @@ class Gatekeeper:
         self._tasks: set[asyncio.Task[Reservation | Deny]] = set()
         self._flood = FloodLimit()
 
-    def agreed(self, device_secret: bytes) -> None:
+    def agreed(self, device_secret: str) -> None:
         """The ledger may be used; before this call every request is refused as redis.down."""
-        self._device_secret = device_secret
+        self._device_secret = device_secret.encode()
 
     def read_token(self, token: str) -> Claims | Deny:
         """The claims of a genuine token whose time has begun (it may be expired), without touching anything."""
@@ -253,7 +256,7 @@ class Gatekeeper:
         return await self._refuse(Deny(reason), case)
 
     def _is_ready(self) -> bool:
-        return bool(self._device_secret) and self._control.current()
+        return bool(self._device_secret) and self._grounds.ready()
 
     def _case(self, request: DownloadRequest) -> _Case:
         return _Case(request, self._grounds.rules(), identify(request, self._device_secret))
@@ -368,16 +371,20 @@ class Gatekeeper:
         if self._flood.allows(case.claims):
             told = case.described(deny)
             told |= {"reason": deny.reason.text, "http.response.status_code": str(deny.reason.status)}
-            await self._log("download.denied", case, told)
+            if not await self._log("download.denied", case, told) and deny.reason.status < SERVER_ERROR:
+                # No word without its event: who was refused for good can be shown that he was, and when.
+                deny = Deny(Reason.REDIS_DOWN)
         return _refused(deny, case.request)
 
-    async def _log(self, kind: str, case: _Case, told: dict[str, str]) -> None:
-        """Store an event that the answer does not depend on; the answer stays the same where it cannot be stored."""
+    async def _log(self, kind: str, case: _Case, told: dict[str, str]) -> bool:
+        """Store an event that no ledger call writes; whether that was possible."""
         shard = shard_of(case.claims.shard_key if case.claims else None, self._shards)
         try:
             await self._events.append(shard, new_event(kind, new_id(), now_ms(), told))
         except LedgerDown as error:
             log.warning("an event of type %s could not be stored: %s", kind, error)
+            return False
+        return True
 
 
 def _refused(deny: Deny, request: DownloadRequest) -> Refused:

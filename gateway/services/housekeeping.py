@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from gateway.errors import LedgerDown, SettingsError
 from gateway.policy.events import VERSION, rfc3339
@@ -27,6 +27,7 @@ _JITTER = secrets.SystemRandom()
 class Housekeeping:
     """One loop per worker. `on_ledger` is told in words what is wrong with the ledger, or '' when all is well.
 
+    `agree` sees to it that the ledger may be used, and is called again when it comes back.
     `trouble` says what else in Redis keeps requests from being served, or ''.
     """
 
@@ -38,7 +39,7 @@ class Housekeeping:
         shards: int,
         lease: float,
         keep_events: int,
-        agreed: Callable[[bytes], None],
+        agree: Callable[[], Awaitable[None]],
         on_ledger: Callable[[str], None],
         trouble: Callable[[], str] = lambda: "",
     ) -> None:
@@ -47,7 +48,7 @@ class Housekeeping:
         self._shards = shards
         self._lease = lease
         self._keep_events = keep_events
-        self._agreed = agreed
+        self._agree = agree
         self._on_ledger = on_ledger
         self._trouble = trouble
         self._said: str | None = None
@@ -83,20 +84,24 @@ class Housekeeping:
 
     async def _look(self) -> None:
         try:
-            if self._has_agreed:
+            if self._has_agreed and not self._trouble():
                 await self._ledger.ping()
             else:
-                self._agreed((await self._ledger.agree(secrets.token_hex(32))).encode())
+                await self._agree()
                 self._has_agreed = True
         except LedgerDown as error:
             self._down(str(error))
             return
-        if self._seen_since is None:
+        wrong = self._trouble()
+        if wrong:
+            self._seen_since = None  # the living are to renew their leases before anybody reaps
+        elif self._seen_since is None:
             self._seen_since = time.monotonic()
-        self._say(self._trouble())
+        self._say(wrong)
 
     def _down(self, why: str) -> None:
         self._seen_since = None
+        self._has_agreed = False  # a Redis that comes back may know nothing of it any more
         self._say(why)
 
     def _say(self, wrong: str) -> None:

@@ -203,7 +203,7 @@ class Settlement:
     async def _renew_leases(self) -> None:
         """Renew every lease once a beat, spread over it, so that no batch holds up the requests beside it."""
         while True:
-            kept = [*self._running, *self._finished]
+            kept = [*self._running, *self._finished, *self._settling.values()]
             if not kept:
                 await asyncio.sleep(self._beat_every)
             for at in range(0, len(kept), BATCH):

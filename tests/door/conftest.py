@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,27 +104,43 @@ class Running:
         return sum(int(event.get("counted", 0)) for event in await self.settled())
 
 
+Opener = Callable[..., AbstractAsyncContextManager[Running]]
+
+
 @pytest.fixture
-async def gateway(redis_db: str, tmp_path: Path) -> AsyncIterator[Running]:
-    folder = tmp_path / "files"
-    folder.mkdir()
-    settings_file = tmp_path / "gateway.yaml"
-    rules = tmp_path / "rules.yaml"
-    rules.write_text("version: 1\notherwise: allow\n", encoding="utf-8")
-    settings_file.write_text(
-        SETTINGS.format(folder=folder, redis=redis_db, secret=SECRET, rules=rules), encoding="utf-8"
-    )
-    status = WorkerStatus()
-    app = await build_app(load(settings_file, {}), status)
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    wire = Wire(connect(redis_db))
-    async with ClientSession(cookie_jar=DummyCookieJar(), auto_decompress=False) as client:
+def open_gateway(redis_db: str, tmp_path: Path) -> Opener:
+    """Opens a worker with `more` lines of settings: several one after the other, or at once, on one folder of files."""
+
+    @asynccontextmanager
+    async def opened(more: str = "", redis: str = redis_db) -> AsyncIterator[Running]:
+        folder = tmp_path / "files"
+        folder.mkdir(exist_ok=True)
+        settings_file = tmp_path / "gateway.yaml"
+        rules = tmp_path / "rules.yaml"
+        rules.write_text("version: 1\notherwise: allow\n", encoding="utf-8")
+        text = SETTINGS.format(folder=folder, redis=redis, secret=SECRET, rules=rules)
+        settings_file.write_text(text + more, encoding="utf-8")
+        status = WorkerStatus()
+        app = await build_app(load(settings_file, {}), status)
+        runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        wire = Wire(connect(redis))
         key = load_key(kid="2026-11", alg="HS256", use="sign", secret=SECRET)
         assert isinstance(key, SigningKey)
-        yield Running(f"http://{host}:{port}", folder, wire, client, key, status, rules)
-    await runner.cleanup()
-    await wire.close()
+        try:
+            async with ClientSession(cookie_jar=DummyCookieJar(), auto_decompress=False) as client:
+                yield Running(f"http://{host}:{port}", folder, wire, client, key, status, rules)
+        finally:
+            await runner.cleanup()
+            await wire.close()
+
+    return opened
+
+
+@pytest.fixture
+async def gateway(open_gateway: Opener) -> AsyncIterator[Running]:
+    async with open_gateway() as running:
+        yield running

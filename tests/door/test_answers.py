@@ -127,6 +127,7 @@ REFUSALS = [
     ("/d/a.b.c", 403, "token.malformed"),
     ("/d/{token}/2", 404, "file.unknown"),
     ("/d/{token}/0", 404, "link.unknown"),
+    ("/d/{token}%2F1", 403, "token.malformed"),
     ("/d/{token}/99999", 404, "link.unknown"),
     ("/d/{missing}", 404, "file.missing"),
     ("/d/{outside}", 404, "file.missing"),
@@ -309,3 +310,29 @@ async def test_the_status_tells_how_the_origin_answered_last(gateway) -> None:
     moved.rename(gateway.folder)
     async with gateway.client.get(url) as response:
         assert (response.status, gateway.status.origin_ok) == (200, True)
+
+
+async def test_a_worker_that_is_full_takes_no_new_download_and_charges_nothing(
+    gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = gateway.file("a.bin", 8 << 20)
+    token = gateway.token("a.bin", downloads=1)
+    address = f"{gateway.base}/d/{token}"
+    async with gateway.client.get(f"{gateway.base}/d/{gateway.token('a.bin')}") as running:
+        first = await running.content.readexactly(1000)
+        with monkeypatch.context() as full:
+            full.setattr("gateway.web.overload.resident", lambda: 1 << 60)
+            async with gateway.client.get(address) as response:
+                assert (response.status, response.headers["Retry-After"]) == (503, "5")
+                assert (await response.json())["reason"] == "overload"
+            async with gateway.client.head(address) as response:
+                assert response.status == 200
+            async with gateway.client.get(f"{gateway.base}/l/{token}", allow_redirects=False) as response:
+                assert response.status == 303
+            assert first + await running.read() == data
+    async with gateway.client.get(address) as response:
+        assert await response.read() == data
+    events = await gateway.settled()
+    denied = [event for event in events if event["type"] == "download.denied"]
+    assert [(event["reason"], event["http.response.status_code"]) for event in denied] == [("overload", "503")]
+    assert await gateway.used() == 2

@@ -155,7 +155,8 @@ async def test_past_its_budget_a_repeat_is_cut_visibly(gateway) -> None:
     async with gateway.client.get(f"{gateway.base}/d/{token}", headers=headers) as response:
         assert response.status == 200
         with pytest.raises(ClientPayloadError):
-            await drain(response.content, got)
+            async with asyncio.timeout(10):
+                await drain(response.content, got)
     assert size // 32 <= len(got) < size // 2
     assert data.startswith(bytes(got))
     events = await gateway.settled()

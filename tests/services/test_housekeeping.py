@@ -9,11 +9,13 @@ import pytest
 from gateway.backends.redis_client import Wire
 from gateway.backends.redis_events import RedisEventLog
 from gateway.backends.redis_ledger import RedisLedger
-from gateway.errors import SettingsError
+from gateway.backends.redis_shards import RedisShards
+from gateway.errors import LedgerDown, SettingsError
 from gateway.policy.counting import CountingRules
 from gateway.policy.model import Charge, Device, Reservation
 from gateway.policy.reasons import Reason
 from gateway.ports import ReserveAsk
+from gateway.services import housekeeping
 from gateway.services.housekeeping import Housekeeping
 from gateway.services.settlement import Running, Settlement
 
@@ -44,7 +46,11 @@ def ask(number: int) -> ReserveAsk:
 
 
 def ledger_on(wire: Wire, shards: int = 2) -> RedisLedger:
-    return RedisLedger(wire, shards=shards, lease_ms=LEASE * 1000, keep_ms=10**9)
+    return RedisLedger(wire, RedisShards(wire, shards), lease_ms=LEASE * 1000, keep_ms=10**9)
+
+
+async def agreed(ledger: RedisLedger) -> None:
+    await ledger.agree("one")
 
 
 def housekeeping_on(wire: Wire, ledger: RedisLedger, told: list[str]) -> Housekeeping:
@@ -54,7 +60,7 @@ def housekeeping_on(wire: Wire, ledger: RedisLedger, told: list[str]) -> Houseke
         shards=2,
         lease=LEASE,
         keep_events=3600,
-        agreed=lambda secret: None,
+        agree=lambda: agreed(ledger),
         on_ledger=told.append,
     )
 
@@ -97,6 +103,42 @@ async def test_what_a_dead_worker_left_is_closed_once_and_the_living_are_left_al
     assert told == ["", ""]
     await settlement.stop(0)
     assert await ledger.usage(1, "token", ["file"]) == {"file": 1}
+
+
+class Quiet:
+    """A ledger that has nothing to say, and remembers that it was asked for what the dead have left."""
+
+    def __init__(self) -> None:
+        self.reaped = 0
+        self.is_down = False
+
+    async def ping(self) -> None:
+        if self.is_down:
+            raise LedgerDown("away")
+
+    async def reap(self, stamp: object) -> int:
+        self.reaped += 1
+        return 0
+
+
+async def test_after_an_outage_the_living_come_before_the_reaper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their leases ran out with it: whoever reaped at once would close downloads that go on."""
+    monkeypatch.setattr(housekeeping, "EVERY", 0.02)
+    ledger = Quiet()
+    keeper = Housekeeping(
+        ledger, None, shards=1, lease=0.4, keep_events=1, agree=ledger.ping, on_ledger=lambda wrong: None
+    )
+    await keeper.start()
+    for is_down, seconds, reaps in (
+        (False, 0.25, False),
+        (True, 0.05, False),
+        (False, 0.25, False),
+        (False, 0.4, True),
+    ):
+        ledger.is_down = is_down
+        await asyncio.sleep(seconds)
+        assert bool(ledger.reaped) == reaps
+    await keeper.stop()
 
 
 async def test_other_shards_on_the_same_redis_are_refused(wire: Wire) -> None:

@@ -17,7 +17,8 @@ import pytest
 from gateway.backends.embedded_redis import EmbeddedRedis
 from gateway.backends.redis_client import Wire, connect
 from gateway.backends.redis_events import RedisEventLog, stream
-from gateway.backends.rules_file import fingerprint, read_rules
+from gateway.backends.redis_shards import RedisShards
+from gateway.backends.rules_file import RulesFile
 from gateway.errors import LedgerDown, SettingsError
 from gateway.services.reloading import EVERY, PATIENCE, TOLD_ONCE_SECONDS, Reloading, Watched
 
@@ -42,9 +43,17 @@ class Worker:
     counted: list[tuple[str, str]] = field(default_factory=list)
     shown: list[tuple[str, str, str]] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
+    kept: list[Text] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.watched = Watched("rules", self.read, self.look, lambda text: self.replaced.append(text.version))
+        self.watched = Watched(
+            "rules",
+            self.read,
+            self.look,
+            lambda text: self.replaced.append(text.version),
+            keep=self.kept.append,
+            last_good=lambda: self.kept[-1] if self.kept else None,
+        )
 
     @property
     def version(self) -> str:
@@ -73,7 +82,7 @@ class Worker:
     async def running(self, wire: Wire, *others: Watched[Text]) -> AsyncIterator[Reloading]:
         reloading = Reloading(
             [self.watched, *others],
-            RedisEventLog(wire, 1),
+            RedisEventLog(wire, 1, RedisShards(wire, 1)),
             wanted=self.wanted,
             versions=lambda: {"rules.version": self.version, "geo.version": "g"},
             count=lambda what, outcome: self.counted.append((what, outcome)),
@@ -103,7 +112,7 @@ async def soon(holds: Callable[[], bool], within: float = WITHIN) -> float:
 
 
 async def events(wire: Wire) -> list[dict[str, str]]:
-    return [fields async for _, fields in RedisEventLog(wire, 1).scan(0)]
+    return [fields async for _, fields in RedisEventLog(wire, 1, RedisShards(wire, 1)).scan(0)]
 
 
 async def told(wire: Wire) -> list[tuple[str, str, str]]:
@@ -174,6 +183,48 @@ async def test_the_last_good_one_stays_loudly(worker: Worker, wire: Wire, caplog
         in_place(worker.path, "two")
         await soon(lambda: worker.version == "two")
         assert worker.shown[2:] == [("rules", "two", "")]
+
+
+async def test_a_start_with_a_bad_file_takes_what_was_good_before(
+    worker: Worker, wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with worker.running(wire):
+        in_place(worker.path, "two")
+        await soon(lambda: worker.version == "two")
+    in_place(worker.path, "bad a")
+    later = Worker(worker.path, kept=worker.kept)
+    async with later.running(wire):
+        assert later.version == "two"
+        assert "starting with the last good rules" in caplog.text
+        assert f"{worker.path}:1: is a" in caplog.text
+        reason = f"{worker.path}:0: is bad (+1 more)"
+        assert later.shown == [("rules", "two", reason)]
+        assert (await told(wire))[1:] == [("rules.rejected", "two", reason)]
+        await asyncio.sleep(QUIET)
+        assert later.counted == [("rules", "rejected")], "a file that has not changed is not read again"
+        in_place(worker.path, "three")
+        await soon(lambda: later.version == "three")
+        assert later.shown[1:] == [("rules", "three", "")]
+    assert [text.version for text in worker.kept] == ["one", "two", "three"]
+
+
+async def test_what_changes_at_every_reading_is_never_in_force(worker: Worker, wire: Wire) -> None:
+    """Half of the one and half of the other might well be right by itself."""
+    async with worker.running(wire):
+
+        def torn() -> None:
+            worker.path.write_text(f"half {time.monotonic()}")
+
+        worker.reading = torn
+        worker.wanted.set()
+        await soon(lambda: bool(worker.counted))
+        worker.reading = lambda: None
+        assert worker.counted[0] == ("rules", "rejected")
+        assert worker.version == "one"
+        ((_, version, reason),) = await told(wire)
+        assert (version, reason.partition(";")[0]) == ("one", "the rules changed each time they were read")
+        in_place(worker.path, "two")
+        await soon(lambda: worker.version == "two")
 
 
 async def test_a_bad_file_is_told_of_once_and_again_when_it_is_bad_anew(worker: Worker, wire: Wire) -> None:
@@ -283,16 +334,25 @@ async def test_what_changes_while_it_is_read_is_read_again(worker: Worker, wire:
         assert worker.replaced == ["one", "one"], "what was read in vain is ended too"
 
 
+async def test_half_of_one_and_half_of_the_next_is_never_in_force() -> None:
+    """The file is replaced while it is read, and what was read of it is well-formed."""
+    texts, fingerprints = iter(("half of a, half of b", "b")), iter("a")
+    watched = Watched("rules", lambda: Text(next(texts)), lambda: next(fingerprints, "b"))
+    assert await watched.load() == ""
+    assert watched.version == "b"
+
+
 async def test_list_files_are_watched_from_the_first_reading_on(tmp_path: Path, wire: Wire) -> None:
     rules, entries = tmp_path / "rules.yaml", tmp_path / "bad.txt"
     text = "version: 1\nlists: {bad: {file: %s}}\nrules:\n- {name: b, when: {ip: $bad}, then: deny}\notherwise: allow\n"
     entries.write_text("203.0.113.0/24\n")
     rules.write_text(text % "bad.txt")
     counted: list[str] = []
-    watched = Watched("rules", lambda: read_rules(rules, None), lambda: fingerprint(rules))
+    file = RulesFile(rules, None)
+    watched = Watched("rules", file.read, file.fingerprint)
     reloading = Reloading(
         [watched],
-        RedisEventLog(wire, 1),
+        RedisEventLog(wire, 1, RedisShards(wire, 1)),
         wanted=asyncio.Event(),
         versions=lambda: {"rules.version": watched.version},
         count=lambda _, outcome: counted.append(outcome),
@@ -421,7 +481,11 @@ async def test_without_files_nothing_is_watched(wire: Wire) -> None:
     wanted = asyncio.Event()
     nothing = Watched("rules", read, None)
     reloading = Reloading(
-        [nothing], RedisEventLog(wire, 1), wanted=wanted, versions=dict, count=lambda what, outcome: None
+        [nothing],
+        RedisEventLog(wire, 1, RedisShards(wire, 1)),
+        wanted=wanted,
+        versions=dict,
+        count=lambda what, outcome: None,
     )
     await reloading.start()
     wanted.set()
@@ -432,7 +496,7 @@ async def test_without_files_nothing_is_watched(wire: Wire) -> None:
 
 
 async def test_what_is_told_once_may_come_again_later(wire: Wire) -> None:
-    log = RedisEventLog(wire, 2)
+    log = RedisEventLog(wire, 2, RedisShards(wire, 2))
     assert await log.append_once(1, "rules", "a", {"n": "1"}, TOLD_ONCE_SECONDS)
     assert not await log.append_once(1, "rules", "a", {"n": "2"}, TOLD_ONCE_SECONDS)
     assert await log.append_once(1, "geo", "a", {"n": "3"}, TOLD_ONCE_SECONDS)
@@ -454,7 +518,7 @@ async def test_there_and_back_again_is_told_both_times(worker: Worker, wire: Wir
 
 
 async def test_what_could_not_be_written_is_not_told(wire: Wire) -> None:
-    log = RedisEventLog(wire, 1)
+    log = RedisEventLog(wire, 1, RedisShards(wire, 1))
     await wire.execute("SET", stream(0), "not a stream")
     with pytest.raises(LedgerDown):
         await log.append_once(0, "rules", "a", {"n": "1"}, TOLD_ONCE_SECONDS)

@@ -162,6 +162,18 @@ async def test_what_runs_with_a_revoked_link_is_cut_and_nothing_else(ledger: Led
     assert cuts == ["b"]
 
 
+async def test_who_stops_settles_what_has_ended(ledger: Ledger) -> None:
+    settlement = Settlement(ledger, lease=30)
+    settlement.start()
+    late = Connection(60)
+    settlement.finish(running("late", late), "complete")
+    stopping = asyncio.create_task(settlement.stop(3))
+    await asyncio.sleep(0.1)
+    late.bytes = 100
+    await stopping
+    assert [(name, outcome.delivered) for name, outcome in ledger.settled] == [("late", 100)]
+
+
 async def test_many_leases_are_spread_over_the_beat(ledger: Ledger) -> None:
     settlement = Settlement(ledger, lease=0.9)
     for number in range(10 * BATCH):

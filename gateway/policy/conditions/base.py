@@ -17,6 +17,10 @@ S = TypeVar("S")
 
 WRONG_ENTRIES_MAX = 50
 """A list with more wrong entries than this is wrong as a whole: more lines would tell nothing new."""
+COMPARED_MAX = 100
+"""Among so many names the one that was probably meant is looked for."""
+NAMED_MAX = 30
+"""So many names are listed where something has none of them."""
 
 
 class Condition(Protocol):
@@ -183,8 +187,9 @@ class Reader:
 def unknown(what: str, name: str, known: Iterable[str], otherwise: str | None = None) -> str:
     """That there is nothing of this name, and what was probably meant."""
     names = sorted(known)
-    nearest = difflib.get_close_matches(name.lower(), names, 1)
+    # Comparing takes long, and so does reading: of very many names none is meant.
+    nearest = difflib.get_close_matches(name.lower(), names, 1) if len(names) <= COMPARED_MAX else []
     if nearest:
-        return f"{short(name)} is no {what}; did you mean {nearest[0]}?"
-    right = otherwise or f"write one of {', '.join(names)}"
-    return f"{short(name)} is no {what}; {right}"
+        return f"{short(name)} is no {what}; did you mean {short(nearest[0])}?"
+    listed = ", ".join(short(each) for each in names[:NAMED_MAX]) + (", …" if len(names) > NAMED_MAX else "")
+    return f"{short(name)} is no {what}; {otherwise or f'write one of {listed}'}"

@@ -1,0 +1,145 @@
+"""Looks after the shards: a shard whose Redis may have lost writes is not used until all is back in its place.
+
+One loop per worker. It hands in what this machine's journals keep, and puts back what all gateways handed in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from gateway.errors import LedgerDown
+from gateway.policy.model import Mark
+from gateway.ports import ControlLog, Entry, Journal, Meeting, Shards
+from gateway.services.faults import describe
+
+log = logging.getLogger(__name__)
+
+EVERY = 0.5
+FOR_THE_DEAD = 1.0
+"""Seconds after which a worker that did not come is held to be dead, and its journal is handed in by another."""
+CHUNK = 500
+_EVERYTHING = Mark(0, 0)
+
+
+class Recovery:
+    """`complete_at`: when all orders of the ops had been read last (monotonic s), since who enters shard 0 must know
+    those that were put back.
+    """
+
+    def __init__(
+        self, shards: Shards, journal: Journal, orders: ControlLog, *, complete_at: Callable[[], float]
+    ) -> None:
+        self._shards = shards
+        self._journal = journal
+        self._orders = orders
+        self._complete_at = complete_at
+        self._handed_in: dict[int, str] = {}
+        self._closings: dict[int, _Closing] = {}
+        self._opened: dict[int, tuple[int, float]] = {}
+        self._entered: dict[int, int] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Look once, then go on in the background. Never raises for a Redis that is away."""
+        await self.look()
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """End the loop. May be called twice."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def trouble(self) -> str:
+        """What keeps requests from being served, in words for ops, or ''."""
+        if self._journal.trouble:
+            return self._journal.trouble
+        closed = [shard for shard in range(self._shards.count) if not self._shards.is_entered(shard)]
+        return f"{len(closed)} of {self._shards.count} shards are closed until all is put back" if closed else ""
+
+    async def look(self) -> None:
+        """Look at every shard, and do what is to be done now."""
+        looks = [self._look(shard) for shard in range(self._shards.count)]
+        for result in await asyncio.gather(*looks, return_exceptions=True):
+            if isinstance(result, LedgerDown):
+                continue  # who asks next says so
+            if isinstance(result, Exception):
+                log.error("a shard could not be looked after: %s", describe(result))
+            elif isinstance(result, BaseException):
+                raise result
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(EVERY)
+            self._journal.revive()
+            await self.look()
+
+    async def _look(self, shard: int) -> None:
+        known = max(self._journal.known(shard), Mark(self._entered.get(shard, 0), 0))
+        meeting = await self._shards.meet(shard, known, self._handed_in.get(shard, ""))
+        if meeting.state == "open":
+            self._enter(shard, meeting)
+            return
+        closing = self._closings.get(shard)
+        if closing is None or closing.name != meeting.closing:
+            closing = self._closings[shard] = _Closing(meeting.closing)
+            log.warning("shard %d is closed: Redis was restarted, has failed over, or lost what it had", shard)
+        if self._handed_in.get(shard) != meeting.closing:
+            await self._hand_in(shard, meeting, closing)
+        elif meeting.state == "apply":
+            count = await self._shards.put_back(shard, meeting.closing)
+            log.warning("put %d writes back that Redis had lost, in shard %d", count, shard)
+
+    def _enter(self, shard: int, meeting: Meeting) -> None:
+        if self._shards.is_entered(shard):
+            return
+        epoch = meeting.mark.epoch
+        if self._opened.get(shard, (0, 0.0))[0] != epoch:
+            self._opened[shard] = (epoch, time.monotonic())
+        if shard == 0 and self._complete_at() < self._opened[shard][1]:
+            return
+        if self._entered.get(shard, 0) not in (0, epoch) and self._handed_in.get(shard) != meeting.closing:
+            log.critical(
+                "this gateway did not come back in time after Redis lost what it had: what it gave since then may be "
+                "given again (shard %d)",
+                shard,
+            )
+        self._entered[shard] = epoch
+        self._journal.note(shard, Mark(epoch, 0))
+        self._shards.enter(shard, epoch)
+
+    async def _hand_in(self, shard: int, meeting: Meeting, closing: _Closing) -> None:
+        if not closing.has_own:
+            await self._hand_in_of(shard, meeting.base, lambda worker: worker == self._journal.worker)
+            if shard == 0:
+                await self._shards.hand_in(shard, await self._orders.missing(self._journal.orders()))
+            closing.has_own = True
+        if time.monotonic() - closing.seen < FOR_THE_DEAD:
+            return
+        with self._journal.whole_folder() as mine:
+            if mine:
+                # Who came has handed in its own; the others of this machine are dead, or as good as that.
+                await self._hand_in_of(shard, meeting.base, lambda worker: worker not in meeting.here)
+            self._handed_in[shard] = meeting.closing
+            await self._shards.meet(shard, _EVERYTHING, meeting.closing)
+
+    async def _hand_in_of(self, shard: int, base: Mark, among: Callable[[str], bool]) -> None:
+        entries = self._journal.entries(shard, base, among)
+        while chunk := await asyncio.to_thread(_next, entries):
+            await self._shards.hand_in(shard, chunk)
+            await self._shards.meet(shard, _EVERYTHING, "")  # who says nothing for long is not waited for
+
+
+class _Closing:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.seen = time.monotonic()
+        self.has_own = False
+
+
+def _next(entries: Iterator[Entry]) -> Sequence[Entry]:
+    return list(itertools.islice(entries, CHUNK))
