@@ -5,20 +5,22 @@ Each GET names its range and, by If-Match, its ETag; the answer's status, Conten
 
 from __future__ import annotations
 
+import time
 from http import HTTPStatus
 
 import aiohttp
 
 from gateway.backends.s3_answers import check_part, stored_object
-from gateway.backends.s3_client import ATTEMPTS, LIBRARY_ERRORS, S3Client, Wire, back_off, broken
+from gateway.backends.s3_client import LIBRARY_ERRORS, SLOW, S3Client, Wire, broken
 from gateway.backends.s3_signing import Addressing, Signer, bucket
+from gateway.backends.s3_tries import Tries, begin, current
 from gateway.backends.stat_cache import StatCache
 from gateway.errors import FileMissing, OriginChanged, OriginDown, OriginError, OriginTimeout
 from gateway.policy.model import ByteRange, StoredObject
 
 CHUNK_MAX = 256 * 1024
-CONTINUATIONS = 2
-PROGRESS = 64 * 1024
+_LAST_TRY_STEPS = 20
+"""Back-off before a body's last continuation: 2 s, in which a store that was restarted is there again."""
 _KEY_MAX = 1024
 
 
@@ -43,27 +45,38 @@ class S3Store:
         keep: float = 5.0,
     ) -> None:
         signer = Signer(bucket(url, endpoint, region, addressing), access_key, secret_key, session_token)
-        self._client = S3Client(signer, wire or Wire())
+        self.wire = wire or Wire()
+        self._client = S3Client(signer, self.wire)
+        self.back_off = self._client.back_off
         self._stats = StatCache(self._stat, keep=keep)
 
     async def stat(self, key: str, *, fresh: bool = False) -> StoredObject:
         """See ObjectStore.stat. An object without a strong ETag is OriginDown: it could not be resumed safely."""
+        if fresh and current().changed:
+            if current().left <= 1:
+                raise OriginChanged("the store says one version to HEAD and another to GET")
+        else:
+            begin()
         return await self._stats.get(key, fresh=fresh)
 
     async def open(self, stored: StoredObject, part: ByteRange) -> S3Body:
-        """See ObjectStore.open. Three requests at most."""
+        """See ObjectStore.open."""
+        tries = current()
         try:
-            answer = await self.fetch(stored, part, attempts=ATTEMPTS)
-        except (FileMissing, OriginChanged):
+            answer = await self.fetch(stored, part, tries)
+        except (FileMissing, OriginChanged) as error:
+            tries.changed = isinstance(error, OriginChanged)
             self._stats.forget(stored.key)
             raise
-        return S3Body(self, stored, part, answer)
+        return S3Body(self, stored, part, answer, tries)
 
-    async def fetch(self, stored: StoredObject, part: ByteRange, *, attempts: int) -> aiohttp.ClientResponse:
+    async def fetch(
+        self, stored: StoredObject, part: ByteRange, tries: Tries, *, spare: int = 0
+    ) -> aiohttp.ClientResponse:
         """The checked answer that carries `part`, its body unread; the caller closes it. Raises as `open` does."""
         _check_key(stored.key)
         headers = {"Range": f"bytes={part.start}-{part.stop - 1}", "If-Match": stored.etag}
-        answer = await self._client.ask("GET", stored.key, headers, attempts=attempts)
+        answer = await self._client.ask("GET", stored.key, headers, tries, spare=spare)
         try:
             check_part(stored, part, answer.status, answer.headers)
         except OriginError:
@@ -78,7 +91,8 @@ class S3Store:
 
     async def _stat(self, key: str) -> StoredObject:
         _check_key(key)
-        answer = await self._client.ask("HEAD", key, {})
+        # One is kept for the GET that is to follow.
+        answer = await self._client.ask("HEAD", key, {}, current(), spare=1)
         try:
             if answer.status != HTTPStatus.OK:
                 raise OriginDown(f"the store answered {answer.status} to a HEAD")
@@ -90,16 +104,19 @@ class S3Store:
 class S3Body:
     """StreamBody over one GET after another: where a connection dies, the next begins at the next byte."""
 
-    def __init__(self, store: S3Store, stored: StoredObject, part: ByteRange, answer: aiohttp.ClientResponse) -> None:
+    def __init__(
+        self, store: S3Store, stored: StoredObject, part: ByteRange, answer: aiohttp.ClientResponse, tries: Tries
+    ) -> None:
         self._store = store
         self._stored = stored
         self._part = part
         self._answer = answer
         self._content = answer.content
+        self._tries = tries
         self._left = part.length
         self._held = b""
-        self._mark = self._left
-        self._continued = 0
+        self._waited = 0.0
+        self._came = 0
         self._closed = False
 
     async def read(self) -> bytes:
@@ -108,9 +125,11 @@ class S3Body:
             return self._cut(self._held)
         while self._left:
             try:
-                chunk = await self._content.readany()
+                chunk = await self._next()
             except LIBRARY_ERRORS as error:
                 failure = broken(error)
+            except OriginTimeout as error:
+                failure = error
             else:
                 if chunk:
                     self._left -= len(chunk)
@@ -129,22 +148,36 @@ class S3Body:
         self._closed = True
         self._answer.close()
 
+    async def _next(self) -> bytes:
+        """What comes next. Only the time spent here counts as waiting: a client that reads slowly is no slow store."""
+        if self._waited >= self._store.wire.stretch:
+            slow = self._came < SLOW * self._waited
+            self._waited, self._came = 0.0, 0
+            if slow:
+                raise OriginTimeout("the store sends next to nothing")
+        began = time.monotonic()
+        try:
+            chunk = await self._content.readany()
+        finally:
+            self._waited += time.monotonic() - began
+        self._came += len(chunk)
+        self._tries.earn(len(chunk))
+        return chunk
+
     def _cut(self, chunk: bytes) -> bytes:
         self._held = chunk[CHUNK_MAX:]
         return chunk[:CHUNK_MAX]
 
     async def _continue(self, failure: OriginError) -> None:
-        """Ask for the rest, in one request; CONTINUATIONS times in a row without progress, then `failure` stands."""
+        """Ask for the rest, in one request at a time while tries are left; then `failure` stands."""
         self._answer.close()
-        if self._mark - self._left >= PROGRESS:
-            self._continued = 0
-        self._mark = self._left
+        self._tries.failed = True
+        self._waited, self._came = 0.0, 0
         rest = ByteRange(self._part.stop - self._left, self._part.stop)
-        while self._continued < CONTINUATIONS and not self._closed:
-            self._continued += 1
-            await back_off(self._continued)
+        while self._tries.left > 0 and not self._closed:
+            await self._store.back_off(self._tries, _LAST_TRY_STEPS if self._tries.left == 1 else 1)
             try:
-                answer = await self._store.fetch(self._stored, rest, attempts=1)
+                answer = await self._store.fetch(self._stored, rest, self._tries, spare=self._tries.left)
             except FileMissing:
                 raise OriginChanged("the object was deleted in mid-download") from None
             except (OriginDown, OriginTimeout) as error:

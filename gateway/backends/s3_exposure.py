@@ -214,10 +214,10 @@ async def _answer(session: aiohttp.ClientSession, ask: _Ask) -> _Answer:
     headers = {} if ask.key is None else {"Range": "bytes=0-0"}
     if ask.host is not None:
         headers["Host"] = ask.host
-    began = time.time()
+    began, started = time.time(), time.monotonic()
     try:
         async with session.get(URL(ask.url, encoded=True), headers=headers, allow_redirects=False) as answer:
-            took = time.time() - began
+            took = time.monotonic() - started
             status = answer.status
             good = status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT)
             start = await _start_of(answer, _HEAD_BYTES) if good and ask.key is None else b""

@@ -112,6 +112,7 @@ class FakeOrigin:
     asked: list[Exchange] = field(default_factory=list)
     connections: int = 0
     url: str = ""
+    listener: asyncio.Server | None = None
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -143,7 +144,12 @@ class FakeOrigin:
 
 @contextlib.asynccontextmanager
 async def running(
-    data: bytes, fault: Fault = honest, *, context: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+    data: bytes,
+    fault: Fault = honest,
+    *,
+    context: ssl.SSLContext | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
 ) -> AsyncIterator[FakeOrigin]:
     origin = FakeOrigin(data, fault)
     tasks: set[asyncio.Task[None]] = set()
@@ -153,7 +159,7 @@ async def running(
         tasks.add(task)
         task.add_done_callback(lambda _: writer.transport.abort())
 
-    server = await asyncio.start_server(connected, host, 0, ssl=context)
+    origin.listener = server = await asyncio.start_server(connected, host, port, ssl=context)
     origin.url = f"http{'s' if context else ''}://{host}:{server.sockets[0].getsockname()[1]}"
     try:
         yield origin
@@ -167,9 +173,9 @@ async def running(
 @contextlib.asynccontextmanager
 async def store_at(url: str, **wire: float) -> AsyncIterator[S3Store]:
     """A store that loses patience within a third of a second."""
-    settings = {"connect_timeout": 0.3, "read_timeout": 0.3, **wire}
+    settings = {"connect_timeout": 0.3, "read_timeout": 0.3, "slow_after": 60.0, **wire}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(s3_client, "_BACK_OFF_S", 0.002)
+        patch.setattr(s3_client, "_BACK_OFF_S", 0.001)
         store = S3Store("s3://shop", endpoint=url, access_key="key", secret_key="secret", wire=Wire(**settings))
         try:
             yield store

@@ -21,7 +21,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.errors import FileMissing, GatewayError, OriginChanged, OriginDown, OriginTimeout
-from gateway.policy.model import ByteRange
 
 MATERIAL = Path(__file__).parents[2] / ".." / "shared" / "material" / "http"
 FAULT_LIST = MATERIAL / "upstream_faults.json"
@@ -47,7 +46,7 @@ class Row(NamedTuple):
     fault: object
     data: bytes = SMALL
     part: tuple[int, int | None] = (0, None)
-    gets: int = 3
+    gets: int = 2
     seconds: float = 4
 
 
@@ -66,7 +65,7 @@ def then_on_get(first, later):
 
 def on_any(play, *, times=10_000):
     async def fault(x):
-        return await play(x) if x.number <= times else HONEST
+        return await play(x) if len(x.origin.asked) <= times else HONEST
 
     return fault
 
@@ -244,11 +243,11 @@ PLAYED: dict[str, dict[str, Row]] = {
     },
     "503 SlowDown xN then 200": {
         f"N = {n}": Row(expected, on_any(sends("503 Slow Down", body=XML), times=n), gets=gets)
-        for n, expected, gets in ((1, EXACT, 2), (2, EXACT, 3), (3, OriginDown, 0))
+        for n, expected, gets in ((1, EXACT, 1), (2, OriginDown, 0), (100, OriginDown, 0))
     },
     "500 InternalError xN": {
         f"N = {n}": Row(expected, on_get(sends("500 Internal Server Error", body=XML), times=n))
-        for n, expected in ((1, EXACT), (2, EXACT), (100, OriginDown))
+        for n, expected in ((1, EXACT), (2, OriginDown), (100, OriginDown))
     },
     "200 with XML error body in it": {
         "": Row(OriginDown, on_get(sends("200 OK", body=XML, ETag=None)), gets=1),
@@ -261,7 +260,7 @@ PLAYED: dict[str, dict[str, Row]] = {
         "at 0, once": Row(EXACT, on_get(sends(cut=0, then="reset"), times=1)),
         "at 0, always": Row(OriginDown, on_get(sends(cut=0, then="reset"))),
         "at 1 MiB, once": Row(EXACT, on_get(sends(cut=MIB, then="reset"), times=1), LARGE),
-        "after each 100 KiB": Row(EXACT, on_get(sends(cut=100 * 1024, then="reset")), LARGE, gets=17),
+        "after each 100 KiB": Row(OriginDown, on_get(sends(cut=100 * 1024, then="reset")), LARGE),
         "after each byte": Row(OriginDown, on_get(sends(cut=1, then="reset"))),
         "at the last byte": Row(EXACT, on_get(sends(cut=len(LARGE) - 1, then="reset"), times=1), LARGE),
     },
@@ -337,8 +336,8 @@ async def test_exact_bytes_or_a_visible_error(row: Row):
         async with asyncio.timeout(row.seconds):
             result = await fake.download(store, start, stop)
     check(row.expected, row.data[start:stop], result)
-    assert origin.count("HEAD") <= 3
     assert origin.count("GET") <= row.gets
+    assert len(origin.asked) <= 3, "amplification"
 
 
 @pytest.mark.parametrize("answer", [socket.EAI_NONAME, socket.EAI_AGAIN, "silence"])
@@ -355,20 +354,32 @@ async def test_names_that_do_not_resolve(answer, monkeypatch):
 
 
 async def test_a_name_that_changes_its_address_in_mid_download(monkeypatch):
-    hosts = []
+    """The old address dies with half of the body sent; the rest comes from the new one, of which nobody told us."""
+    hosts = ["127.0.0.1"]
     resolve = asyncio.get_running_loop().getaddrinfo
 
     async def getaddrinfo(host, port, **kwargs):
         return await resolve(hosts[0], port, **kwargs)
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
-    async with fake.running(LARGE) as first:
+
+    async def moves(x):
+        if not x.get:
+            return HONEST
+        hosts[0] = "127.0.0.9"
+        await x.send(x.head(), x.body[: MIB // 2])
+        first.listener.close()
+        return await x.close()
+
+    async with fake.running(LARGE, moves) as first:
         port = int(first.url.rpartition(":")[2])
-        hosts.append("127.0.0.1")
-        async with fake.store_at(f"http://s3.example:{port}") as store, asyncio.timeout(4):
-            stored = await store.stat("a.pdf")
-            hosts[0] = "127.0.0.9"
-            assert await fake.take(store, stored, ByteRange(0, stored.size), bytearray()) == LARGE
+        async with (
+            fake.running(LARGE, host="127.0.0.9", port=port) as second,
+            fake.store_at(f"http://s3.example:{port}") as store,
+            asyncio.timeout(4),
+        ):
+            assert await fake.download(store) == LARGE
+            assert (len(first.asked), len(second.asked)) == (2, 1)
 
 
 async def test_connect_refused():
