@@ -12,20 +12,20 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Callable, Hashable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
 
 from geoip2.database import MODE_FD, MODE_MMAP_EXT, Reader
 from geoip2.errors import AddressNotFoundError
 from geoip2.models import ASN, AnonymousIP, City, Country
 
 from gateway.backends.file_signature import signature
+from gateway.backends.memory_file import MemoryFile
 from gateway.errors import GeoDown, SettingsError
 from gateway.policy.model import Address, Place
 
@@ -77,13 +77,20 @@ _STEP_IPV4, _STEP_IPV6 = 0x9E3779B1, 0x13C6EF372FE94F82BE8FA9F28C5C7D8B
 
 @dataclass(frozen=True, slots=True)
 class _Database:
-    """One open database; `title` is its type and build date."""
+    """One open database; `title` is its type and build date, `copy` what the C reader has mapped."""
 
     setting: str
+    path: Path
+    copy: MemoryFile | None
     reader: Reader
     ask: _Ask
     ipv4_only: bool
     title: str
+
+    def close(self) -> None:
+        self.reader.close()
+        if self.copy is not None:
+            self.copy.close()
 
     def get(self, address: Address) -> Place:
         """What this database says of the address. Raises GeoDown."""
@@ -133,20 +140,38 @@ class Databases:
         self.version = ", ".join(database.title for database in self._all)
         self._remembered = lru_cache(REMEMBERED)(self._find)
 
+    @property
+    def copies(self) -> Mapping[str, int]:
+        """By its path, a descriptor of each database's bytes, good until `close`; another process can `load` them."""
+        return {str(each.path): each.copy.fileno() for each in self._all if each.copy is not None}
+
     @classmethod
     def load(cls, city: Path | None, asn: Path | None, anonymous: Path | None) -> Self:
         """Open them all. Blocks for as long as reading the files takes. Raises SettingsError, a line per mistake."""
+        return cls._load(city, asn, anonymous, None)
+
+    @classmethod
+    def load_copies(
+        cls, copies: Mapping[str, int], city: Path | None, asn: Path | None, anonymous: Path | None
+    ) -> Self:
+        """`load` from what the `copies` of another process's databases gave, in place of the files."""
+        return cls._load(city, asn, anonymous, copies)
+
+    @classmethod
+    def _load(
+        cls, city: Path | None, asn: Path | None, anonymous: Path | None, copies: Mapping[str, int] | None
+    ) -> Self:
         opened: list[_Database] = []
         mistakes: list[str] = []
         for setting, path in (("city", city), ("asn", asn), ("anonymous", anonymous)):
             try:
                 if path is not None:
-                    opened.append(_open(setting, path))
+                    opened.append(_open(setting, path, copies))
             except SettingsError as error:
                 mistakes.append(str(error))
         if mistakes:
             for database in opened:
-                database.reader.close()
+                database.close()
             raise SettingsError("\n".join(mistakes))
         return cls(opened)
 
@@ -158,7 +183,7 @@ class Databases:
         """Give the memory back. Not while another thread looks something up; look-ups after it raise GeoDown."""
         self._remembered.cache_clear()
         for database in self._all:
-            database.reader.close()
+            database.close()
 
     def _find(self, address: Address) -> Place:
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
@@ -251,10 +276,11 @@ class _Unusable(Exception):
     """What is wrong with a file, as the end of a sentence that begins with its path."""
 
 
-def _open(setting: str, path: Path) -> _Database:
+def _open(setting: str, path: Path, copies: Mapping[str, int] | None) -> _Database:
     """Loaded and probed. Raises SettingsError."""
     try:
-        database = _identified(setting, _load(path))
+        copy = _load(path) if copies is None else MemoryFile.of(copies[str(path)])
+        database = _identified(setting, path, copy)
         database.probe()
     except _Unusable as error:
         what = str(error)
@@ -267,20 +293,19 @@ def _open(setting: str, path: Path) -> _Database:
     raise SettingsError(f"geo.{setting}: {path} {what}")
 
 
-def _load(path: Path) -> Reader:
-    """A reader of a copy in memory. Raises _Unusable, OSError, or whatever the library does."""
+def _load(path: Path) -> MemoryFile | io.BytesIO:
+    """A copy in memory. Raises _Unusable, OSError."""
     # O_NONBLOCK: opening a FIFO must not wait for a writer.
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         before = os.fstat(file)
         _check(before)
-        with _copy(file, before.st_size) as copy:
-            after = os.fstat(file)
-            if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-                raise _Unusable("was written to while it was read; rename a complete file to its name instead")
-            _check_head(copy.read(_HEAD))
-            copy.seek(0)
-            return _reader(copy)
+        _check_head(os.pread(file, _HEAD, 0))
+        copy = _copy(file, before.st_size)
+        after = os.fstat(file)
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise _Unusable("was written to while it was read; rename a complete file to its name instead")
+        return copy
     finally:
         os.close(file)
 
@@ -302,36 +327,31 @@ def _check_head(head: bytes) -> None:
             raise _Unusable(what)
 
 
-def _copy(file: int, size: int) -> BinaryIO:
-    """The file's bytes in memory, as a file that only this process has; a plain buffer where there is none such."""
-    copy = _memory_file()
-    try:
-        while (left := size - copy.tell()) > 0 and (block := os.read(file, min(left, _BLOCK))):
-            copy.write(block)
-        copy.seek(0)
-    except BaseException:
-        copy.close()
-        raise
-    return copy
+def _copy(file: int, size: int) -> MemoryFile | io.BytesIO:
+    """The file's bytes in memory, for the C reader, which is many times faster but opens nothing except a path; a plain
+    buffer where there is none such.
+    """
+    copy = MemoryFile.written("geo", _blocks(file, size)) if _HAS_C_READER else None
+    return copy or io.BytesIO(b"".join(_blocks(file, size)))
 
 
-def _memory_file() -> BinaryIO:
-    """For the C reader, which is many times faster but opens nothing except a path."""
-    if _HAS_C_READER and hasattr(os, "memfd_create"):
-        with suppress(OSError):  # a seccomp filter may forbid it
-            return os.fdopen(os.memfd_create("geo", os.MFD_CLOEXEC), "w+b")
-    return io.BytesIO()
+def _blocks(file: int, size: int) -> Iterator[bytes]:
+    left = size
+    while left > 0 and (block := os.read(file, min(left, _BLOCK))):
+        left -= len(block)
+        yield block
 
 
-def _reader(copy: BinaryIO) -> Reader:
+def _reader(copy: MemoryFile | io.BytesIO) -> Reader:
     if isinstance(copy, io.BytesIO):
         log.warning("geo: no C reader of MaxMind databases here; each look-up takes several times as long")
         return Reader(copy, mode=MODE_FD)
-    return Reader(f"/proc/self/fd/{copy.fileno()}", mode=MODE_MMAP_EXT)
+    return Reader(copy.path, mode=MODE_MMAP_EXT)
 
 
-def _identified(setting: str, reader: Reader) -> _Database:
-    """Which database this is. Raises _Unusable where it is not what the setting is for."""
+def _identified(setting: str, path: Path, copy: MemoryFile | io.BytesIO) -> _Database:
+    """Which database this is. Raises _Unusable where it is not for that setting, or whatever the library does."""
+    reader = _reader(copy)
     metadata = reader.metadata()
     kind: object = metadata.database_type  # as the file has it, whatever the library promises
     if not isinstance(kind, str) or metadata.ip_version not in (4, 6):
@@ -343,7 +363,8 @@ def _identified(setting: str, reader: Reader) -> _Database:
                 continue
             if own == setting:
                 title = " ".join(filter(None, (name, _date(metadata.build_epoch))))
-                return _Database(setting, reader, ask, metadata.ip_version == _IPV4, title)
+                kept = copy if isinstance(copy, MemoryFile) else None
+                return _Database(setting, path, kept, reader, ask, metadata.ip_version == _IPV4, title)
             raise _Unusable(f"is a {name} database, which belongs to geo.{own}; right here would be {_RIGHT[setting]}")
     raise _Unusable(f"is a {name!r} database, which no setting takes; right here would be {_RIGHT[setting]}")
 

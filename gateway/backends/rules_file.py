@@ -1,12 +1,15 @@
 """The rules file and its list files, read and checked together: a RuleSet, or every mistake in one error.
 
-What was read decides the version; `fingerprint` says, without reading, whether it may have changed.
+What was read decides the version; the fingerprint says, without reading, whether it may have changed.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
+import json
+import os
+import stat
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,21 +18,64 @@ from pathlib import Path
 from zoneinfo import ZoneInfo, available_timezones
 
 from gateway.backends.file_signature import signature
+from gateway.backends.memory_file import MemoryFile
 from gateway.document import Mistakes, Node, join, printable
 from gateway.errors import SettingsError
 from gateway.policy.conditions import CONDITIONS
 from gateway.policy.conditions.base import Reader
 from gateway.policy.rules_reader import read_ruleset
 from gateway.policy.ruleset import RuleSet
-from gateway.yaml_file import Bounds, decode, mapping, parse, read_bounded
+from gateway.yaml_file import Bounds, decode, mapping, parse
 
 BOUNDS = Bounds("rules", size=4 * 1024 * 1024, nodes=300_000)
 LIST_SIZE_MAX = 16 * 1024 * 1024
 
 _LIST = "write a list of values, or {file: lists/name.txt}"
 
-_lists_of: dict[Path, tuple[Path, ...]] = {}
-"""The list files that each rules file named when it was read last, whether or not it was right."""
+Texts = dict[Path, bytes]
+
+
+class RulesFile:
+    """A rules file that is read again and again. `databases`: see `read_rules`."""
+
+    def __init__(self, path: Path, databases: Collection[str] | None) -> None:
+        self._path = path
+        self._databases = databases
+        self._lists: tuple[Path, ...] = ()
+        self._read: Texts = {}
+
+    def read(self) -> RuleSet:
+        """See `read_rules`."""
+        files = _Files(self._path)
+        self._read = {}
+        try:
+            rules = files.rules(self._databases)
+        finally:
+            if files.is_mapping:
+                self._lists = tuple(files.named)
+        self._read = files.read
+        return rules
+
+    def fingerprint(self) -> Hashable:
+        """Changes whenever the file changes, or a list file that it named when it was read last, whether or not it was
+        right; missing files are part of it.
+        """
+        return tuple(signature(each) for each in (self._path, *self._lists))
+
+    def take_copy(self) -> MemoryFile | None:
+        """What was read last, for a `read_copy` in another process; it is given once. None where it cannot be kept."""
+        texts, self._read = self._read, {}
+        head = json.dumps([(str(path), len(text)) for path, text in texts.items()]).encode()
+        return MemoryFile.written("rules", (head, b"\n", *texts.values()))
+
+    def read_copy(self, copy: bytes) -> RuleSet:
+        """The rules as they were when the copy was taken. Raises SettingsError, ValueError."""
+        head, _, body = copy.partition(b"\n")
+        texts, start = {}, 0
+        for path, size in json.loads(head):
+            texts[Path(path)] = body[start : start + size]
+            start += size
+        return _Files(self._path, texts).rules(self._databases)
 
 
 def read_rules(path: Path, databases: Collection[str] | None) -> RuleSet:
@@ -37,21 +83,7 @@ def read_rules(path: Path, databases: Collection[str] | None) -> RuleSet:
 
     Raises SettingsError with all mistakes, a line each. Blocks: call it off the event loop.
     """
-    files = _Files(path)
-    tree = files.tree()
-    if tree is not None:
-        lists = files.lists(tree)
-        _lists_of[path] = tuple(files.named)
-        reader = Reader(CONDITIONS, files.mistakes, lists, (), _zone, databases)
-        rules = read_ruleset(tree, reader, files.version.hexdigest()[:12])
-        if not files.mistakes.keys:
-            return rules
-    raise SettingsError(files.mistakes.report())
-
-
-def fingerprint(path: Path) -> Hashable:
-    """Changes whenever the rules file or a list file of the last reading does; missing files are part of it."""
-    return tuple(signature(each) for each in (path, *_lists_of.get(path, ())))
+    return RulesFile(path, databases).read()
 
 
 def _zone(name: str) -> tzinfo:
@@ -88,12 +120,25 @@ def _before_comment(entry: str) -> str:
 
 @dataclass(slots=True)
 class _Files:
-    """One reading: what is wrong, the list files named, and the hash over all contents."""
+    """One reading, of the disk or of `texts`: what is wrong, the list files named, the contents and the hash of all."""
 
     path: Path
+    texts: Texts | None = None
     mistakes: Mistakes = field(default_factory=Mistakes)
     named: list[Path] = field(default_factory=list)
+    read: Texts = field(default_factory=dict)
+    is_mapping: bool = False
     version: hashlib._Hash = field(default_factory=hashlib.sha256)
+
+    def rules(self, databases: Collection[str] | None) -> RuleSet:
+        tree = self.tree()
+        if tree is not None:
+            self.is_mapping = True
+            reader = Reader(CONDITIONS, self.mistakes, self.lists(tree), (), _zone, databases)
+            rules = read_ruleset(tree, reader, self.version.hexdigest()[:12])
+            if not self.mistakes.keys:
+                return rules
+        raise SettingsError(self.mistakes.report())
 
     def tree(self) -> Node | None:
         text = self._text(self.path, BOUNDS.size, str(self.path), "", "name a readable file at `rules` in the settings")
@@ -147,9 +192,8 @@ class _Files:
         """A file's text, hashed into the version; a path that cannot be read is a mistake where it was written."""
         shown = f"{printable(str(path))} " if key else ""
         try:
-            # A pipe or device could keep the reader waiting for ever.
-            data = read_bounded(path, limit) if path.is_file() or not path.exists() else None
-        except (OSError, ValueError) as error:
+            data = _regular(path, limit) if self.texts is None else self.texts[path]
+        except (OSError, ValueError, KeyError) as error:
             state = getattr(error, "strerror", None) or "no possible path"
             self.mistakes.add(source, key, f"{shown}cannot be read ({state}); {right}")
             return None
@@ -160,4 +204,18 @@ class _Files:
             self.mistakes.add(str(path), key, f"is larger than {limit // 1024**2} MiB; make it smaller")
             return None
         self.version.update(b"\0" + data if self.named else data)
+        self.read[path] = data
         return decode(data, path, self.mistakes)
+
+
+def _regular(path: Path, limit: int) -> bytes | None:
+    """At most one byte more than the limit; None where it is no regular file. Raises OSError, ValueError."""
+    # O_NONBLOCK: opening a FIFO must not wait for a writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(limit + 1)
+    finally:
+        os.close(descriptor)

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from gateway.backends import journal_facts
 from gateway.backends.embedded_redis import find_server
 from gateway.backends.maxmind import Databases
 from gateway.backends.redis_client import Wire, connect
@@ -28,6 +29,7 @@ from gateway.policy.checkup import (
     of_descriptors,
     of_files,
     of_geo,
+    of_journal,
     of_keys,
     of_management,
     of_public_url,
@@ -38,7 +40,7 @@ from gateway.policy.model import ByteRange
 from gateway.policy.units import human_size
 from gateway.ports import FileBody
 from gateway.services.checkup import Report
-from gateway.settings import Settings, notes, unsupported
+from gateway.settings import Settings, unsupported
 from gateway.web.connections import connections_within
 
 LINKS_READ = 5000
@@ -51,7 +53,6 @@ def of_settings(settings: Settings) -> Iterator[Line]:
     """What the settings themselves say, without asking anybody."""
     refused = unsupported(settings)
     yield from (Line("FAIL", "settings", text) for text in refused)
-    yield from (Line("warn", "settings", text) for text in notes(settings))
     if not refused:
         yield Line("ok", "settings", "can be read, and nothing is missing")
     signing = settings.key_set().signing
@@ -63,9 +64,10 @@ def of_settings(settings: Settings) -> Iterator[Line]:
     if settings.when_redis_is_down == "deny":
         yield Line("ok", "redis_down", "downloads are refused while Redis is down")
     else:
-        yield Line(
-            "warn", "redis_down", "downloads are not counted while Redis is down; write when_redis_is_down: deny"
-        )
+        yield Line("warn", "redis_down", "no limit holds while Redis is down; write when_redis_is_down: deny")
+    if settings.journal is None:
+        said = "is not set, so what Redis loses in a crash or a failover is given again, and its events are gone"
+        yield Line("warn", "journal", f"{said}; write journal: {{path: var/journal}}")
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     most = sys.maxsize if hard == resource.RLIM_INFINITY else hard
     yield of_descriptors(most, connections_within(most, sys.maxsize))
@@ -112,6 +114,8 @@ class Checks:
             found |= {"origin": self._origin, "private": self._private}
         else:
             found |= {"origin": self._folder}
+        if self._settings.journal is not None:
+            found["journal"] = self._journal
         if self._settings.geo is not None:
             found["geo"] = self._geo
         if self._settings.rules is not None:
@@ -135,6 +139,19 @@ class Checks:
                 report(Line(line.state, line.check, f"{name}: {line.text}") if name else line)
         report(of_shards(facts.first_used_with, self._settings.shards))
         report(of_clock("Redis", facts.ahead, facts.uncertain))
+
+    async def _journal(self, report: Report) -> None:
+        journal = self._settings.journal
+        if journal is None:
+            return
+        try:
+            facts = await asyncio.to_thread(journal_facts.look, journal.path)
+        except OSError as error:
+            why = os.strerror(error.errno or 0)
+            said = f"{journal.path} cannot be written and fsynced ({why}), and without it nothing is given"
+            report(Line("FAIL", "journal", f"{said}; make it a folder that is writable to the gateway's user"))
+        else:
+            report(of_journal(str(journal.path), journal.size, facts, time.time()))
 
     async def _origin(self, report: Report) -> None:
         keys, failure = await self._keys()

@@ -48,11 +48,12 @@ def serve(config: Path | None, workers: int | None) -> None:
 @config_option
 @click.option("--listen-fd", "listen_fds", type=int, multiple=True, required=True)
 @click.option("--status-fd", type=int, required=True)
-def worker(config: Path | None, listen_fds: tuple[int, ...], status_fd: int) -> None:
+@click.option("--workers", type=int, required=True, help="How many share the machine.")
+def worker(config: Path | None, listen_fds: tuple[int, ...], status_fd: int, workers: int) -> None:
     """One worker of `gateway serve`, which alone starts it."""
     _log_to_stderr("worker")
     try:
-        settings = _settings(config)
+        settings = _settings(config).model_copy(update={"workers": workers})
         tls = tls_context(settings.tls.certificate, settings.tls.key) if settings.tls else None
     except GatewayError as error:
         sys.exit(refuse_to_start(status_fd, str(error)))
@@ -91,7 +92,7 @@ async def _supervise(settings: Settings, config: Path | None, workers: int) -> i
     try:
         management = open_sockets(settings.management.listen.host, settings.management.listen.port)
         plan = Plan(
-            command=worker_command(*(("--config", str(config)) if config else ())),
+            command=worker_command(*(("--config", str(config)) if config else ()), "--workers", str(workers)),
             workers=workers,
             sockets=public,
             management=management,

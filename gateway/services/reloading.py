@@ -1,6 +1,7 @@
 """What is read from files and swapped while the gateway runs: the rules, and the geo databases.
 
-Law: in force is always the last that was good. A bad file changes nothing but the log, a metric and one event.
+Law: in force is always the last that was good, also in a worker that starts while a file is bad. A bad file changes
+nothing but the log, a metric and one event.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from gateway.errors import GatewayError, LedgerDown
+from gateway.errors import GatewayError, LedgerDown, SettingsError
 from gateway.policy.events import new_event
 from gateway.ports import EventLog
 from gateway.services.faults import describe
@@ -26,6 +27,7 @@ PATIENCE = 3
 TOLD_ONCE_SECONDS = 60
 """Longer than workers are apart when they tell the same."""
 TELL_AGAIN = 1.0
+TELL_AT_END = 1.0
 _UNTOLD_MAX = 10
 _REASON_MAX = 500
 
@@ -37,7 +39,17 @@ class Versioned(Protocol):
     def version(self) -> str: ...
 
 
-def _needs_no_end(_: object) -> None:
+class Keeper(Protocol):
+    """Holds copies of good files, by their names, for workers that are still to start. `what` as in Watched."""
+
+    def keep(self, what: str, copies: Mapping[str, int]) -> None:
+        """Hold these in place of the last ones; the descriptors stay the caller's. Blocks, and never raises."""
+
+    def kept(self, what: str) -> Mapping[str, int]:
+        """What was held when this worker started; empty where nothing was. The descriptors stay the keeper's."""
+
+
+def _nothing(_: object) -> None:
     pass
 
 
@@ -45,10 +57,11 @@ T_co = TypeVar("T_co", bound=Versioned, covariant=True)
 
 
 class Watched(Generic[T_co]):
-    """One thing read from files, or from none where there is no `fingerprint`. Both block and are run in a thread.
+    """One thing read from files, or from none where there is no `fingerprint`. All but `replaced` are run in a thread.
 
     `read` raises SettingsError with a line per mistake; `fingerprint` never raises, and follows symlinks. `replaced`
-    is given what is no longer in force, on the event loop, where nothing uses it any more.
+    is given what is no longer in force, on the event loop, where nothing uses it any more. `keep` is given what has
+    come into force; `last_good` reads what another worker gave it, or gives None, where the files are bad at the start.
     """
 
     def __init__(
@@ -56,13 +69,18 @@ class Watched(Generic[T_co]):
         what: str,
         read: Callable[[], T_co],
         fingerprint: Callable[[], Hashable] | None,
-        replaced: Callable[[T_co], None] = _needs_no_end,
+        replaced: Callable[[T_co], None] = _nothing,
+        *,
+        keep: Callable[[T_co], None] = _nothing,
+        last_good: Callable[[], T_co | None] = lambda: None,
     ) -> None:
         self.what = what
         self.has_files = fingerprint is not None
         self._read = read
         self._fingerprint = fingerprint or (lambda: None)
         self._replaced = replaced
+        self._keep = keep
+        self._last_good = last_good
         self._current: T_co | None = None
         self._seen: Hashable = None
         self._last_look: Hashable = None
@@ -85,9 +103,19 @@ class Watched(Generic[T_co]):
         """The fingerprint of the files that were read last."""
         return self._seen
 
-    async def load(self) -> None:
-        """Read for the first time. Raises SettingsError."""
-        self._current = await asyncio.to_thread(self._read_unchanging)
+    async def load(self) -> str:
+        """Read for the first time. Where the files are bad and others were good before, those are in force, and what is
+        wrong is returned; else ''. Raises SettingsError where nothing was ever good.
+        """
+        try:
+            self._current = await asyncio.to_thread(self._read_unchanging)
+        except Exception as error:
+            self._current = await asyncio.to_thread(self._last_good)
+            if self._current is None:
+                raise
+            return describe(error)
+        await asyncio.to_thread(self._keep, self._current)
+        return ""
 
     async def has_changed(self) -> bool:
         """Whether the files are others than those read last, and have come to rest."""
@@ -105,11 +133,14 @@ class Watched(Generic[T_co]):
         fresh = await asyncio.to_thread(self._read_unchanging)
         before, self._current = self.current, fresh
         self._replaced(before)
+        await asyncio.to_thread(self._keep, fresh)
         return before.version != fresh.version
 
     def _read_unchanging(self) -> T_co:
-        """Read, and once more where files changed meanwhile, or turned out to name others that are to be watched."""
-        for _ in range(PATIENCE - 1):
+        """Read, and again where files changed meanwhile, or turned out to name others that are to be watched: half of
+        the one and half of the other is never in force.
+        """
+        for _ in range(PATIENCE):
             self._seen = self._fingerprint()
             try:
                 fresh = self._read()
@@ -120,8 +151,7 @@ class Watched(Generic[T_co]):
             if self._fingerprint() == self._seen:
                 return fresh
             self._replaced(fresh)
-        self._seen = self._fingerprint()
-        return self._read()
+        raise SettingsError(f"the {self.what} changed each time they were read; rename complete files to their names")
 
 
 class Reloading:
@@ -152,16 +182,22 @@ class Reloading:
 
     async def start(self) -> None:
         """Load everything, then go on watching in the background. Raises SettingsError."""
-        for each in self._watched:
-            await each.load()
+        wrong = {each: await each.load() for each in self._watched}
         # A loop for each: rules do not wait for large databases to be read, nor either of them for Redis.
         asked = {each: asyncio.Event() for each in self._watched if each.has_files}
         loops = [self._watch(each, event) for each, event in asked.items()]
         self._tasks = [asyncio.create_task(loop) for loop in (*loops, self._pass_on([*asked.values()]), self._tell())]
         for each in asked:
-            self._show(each.what, each.version, "")
+            if wrong[each]:
+                log.warning("starting with the last good %s, which another worker had read", each.what)
+                self._reject(each, wrong[each])
+            else:
+                self._show(each.what, each.version, "")
 
     async def stop(self) -> None:
+        """What is still to be told is told first, within a second."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._untold.join(), TELL_AT_END)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -217,6 +253,7 @@ class Reloading:
         mark = hashlib.sha256(repr((kind, each.version, wrong)).encode()).hexdigest()
         if self._untold.full():
             self._untold.get_nowait()
+            self._untold.task_done()
         self._untold.put_nowait(
             (each.what, mark, new_event(kind, new_id(), now_ms(), {**self._versions(), "reason": reason}))
         )
@@ -230,6 +267,7 @@ class Reloading:
                     log.warning("the event %s is not stored yet: %s", event["type"], fault)
                     complained = True
                 await asyncio.sleep(TELL_AGAIN)
+            self._untold.task_done()
 
     async def _fault_of_telling(self, subject: str, mark: str, event: dict[str, str]) -> str | None:
         """Why the event has to be told again, or None where it needs not."""

@@ -15,6 +15,9 @@ from pathlib import Path
 from gateway.errors import SettingsError
 
 BACKLOG = 1024
+RECEIVE_BUFFER = 32 * 1024
+"""Bytes, which Linux doubles. Requests are small; without it a body that nobody asked for takes megabytes of kernel
+memory a connection (tcp_rmem)."""
 
 
 def open_sockets(host: str, port: int) -> tuple[socket.socket, ...]:
@@ -69,6 +72,8 @@ def _open(family: socket.AddressFamily, place: tuple[object, ...]) -> socket.soc
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if place[0] == "::" else 1)
+        # Before a connection is there: accepted ones inherit it.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         sock.setblocking(False)
         sock.bind(place)
         sock.listen(BACKLOG)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from gateway.errors import GatewayError
 from gateway.services.faults import describe, log_loop_fault
 from gateway.web.connections import ConnectionLimits, Front
+from gateway.web.last_good import LastGood
 from gateway.web.listener import address_text, close_all
 from gateway.web.management import build_management
 from gateway.web.metrics import FOLDER_VARIABLE, SLOT_VARIABLE, SupervisorMetrics, metrics_folder
@@ -82,6 +83,7 @@ class Supervisor:
         self._plan = plan
         self._folder = folder
         self._metrics = SupervisorMetrics(folder)
+        self._last_good = LastGood()
         self._slots = [_Slot(number) for number in range(plan.workers)]
         self._stop = asyncio.Event()
         self._announced = False
@@ -95,12 +97,14 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._told_to_reload)
+        self._last_good.start()
         front = Front(build_management(self, self._plan.management_token), ConnectionLimits(connections=200))
         try:
             await front.start(self._plan.management)
             return await self._keep_all()
         finally:
             close_all(self._plan.sockets)
+            self._last_good.close()
             await front.finish(0.0)
             await front.cleanup()
 
@@ -217,9 +221,14 @@ class Supervisor:
             argv += ["--listen-fd", str(descriptor)]
         return await asyncio.create_subprocess_exec(
             *argv,
-            pass_fds=(*descriptors, channel.fileno()),
+            pass_fds=(*descriptors, channel.fileno(), *self._last_good.descriptors()),
             stdin=asyncio.subprocess.DEVNULL,
-            env={**os.environ, FOLDER_VARIABLE: self._folder, SLOT_VARIABLE: str(slot.number)},
+            env={
+                **os.environ,
+                FOLDER_VARIABLE: self._folder,
+                SLOT_VARIABLE: str(slot.number),
+                **self._last_good.environment(),
+            },
             # Ctrl-C is for the supervisor alone, also while a worker's interpreter is still starting.
             process_group=0,
         )

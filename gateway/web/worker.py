@@ -21,7 +21,8 @@ from aiohttp import web
 
 from gateway.services.faults import describe, log_loop_fault
 from gateway.web.connections import ConnectionLimits, Front, connections_within, raise_descriptor_limit
-from gateway.web.metrics import CONNECTIONS, FOLDER_VARIABLE, INFLIGHT, LOOP_LAG
+from gateway.web.metrics import CONNECTIONS, FOLDER_VARIABLE, INFLIGHT, LOOP_LAG, MEMORY
+from gateway.web.overload import resident
 from gateway.web.status import Report, WorkerStatus
 
 LOG = logging.getLogger("gateway.web")
@@ -203,6 +204,7 @@ class _Worker:
         CONNECTIONS.set(self._status.connections)
         INFLIGHT.set(self._status.downloads)
         LOOP_LAG.set(self._status.loop_lag)
+        MEMORY.set(resident())
         return self._status.report()
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import gzip
 import io
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -516,6 +518,35 @@ def test_nothing_stays_open_but_what_is_in_use(paths: dict[str, Path]) -> None:
         load(city=paths["city"], asn=paths["city"])
     assert (descriptors(), copies()) == before  # though the error is still at hand, and its frames with it
     assert caught.value
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files in memory are Linux's")
+def test_copies_outlive_files_and_process(paths: dict[str, Path], tmp_path: Path) -> None:
+    """Another process, which has only inherited descriptors, says the same."""
+    named = {setting: Path(shutil.copy(path, tmp_path / f"{setting}.mmdb")) for setting, path in paths.items()}
+    databases = Databases.load(**named)
+    for path in named.values():
+        path.write_bytes(b"broken")
+    arguments = [json.dumps(dict(databases.copies)), json.dumps({name: str(path) for name, path in named.items()})]
+    command = [sys.executable, "-c", COPIES, *arguments, str(INSIDE)]
+    shown = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=55, pass_fds=databases.copies.values()
+    )
+    assert shown.stdout == f"{databases.look_up(INSIDE)}\n", shown.stderr
+    with pytest.raises(SettingsError, match=r"geo.city: .*other.mmdb"):
+        Databases.load_copies(databases.copies, tmp_path / "other.mmdb", None, None)
+    databases.close()
+
+
+COPIES = """
+import json, sys
+from ipaddress import ip_address
+from pathlib import Path
+from gateway.backends.maxmind import Databases
+copies, named = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+databases = Databases.load_copies(copies, **{name: Path(path) for name, path in named.items()})
+print(databases.look_up(ip_address(sys.argv[3])))
+"""
 
 
 def test_closed_databases_answer_nothing(paths: dict[str, Path]) -> None:

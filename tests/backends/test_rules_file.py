@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Collection, Hashable
+from collections.abc import Collection
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
-from gateway.backends.rules_file import LIST_SIZE_MAX, fingerprint, read_rules
+from gateway.backends.rules_file import LIST_SIZE_MAX, RulesFile, read_rules
 from gateway.errors import SettingsError
 from gateway.policy.model import Claims, Facts, FileEntry, Place
 from gateway.policy.ruleset import RuleSet
@@ -247,8 +247,10 @@ def test_a_list_may_be_one_value_and_needs_no_user(path: Path) -> None:
     assert denied(read_rules(path, None), "10.1.1.1")
 
 
-@pytest.mark.parametrize("name", ["gone.yaml", "lists"])
+@pytest.mark.parametrize("name", ["gone.yaml", "lists", "pipe", "loop"])
 def test_a_rules_file_that_is_no_file(path: Path, name: str) -> None:
+    os.mkfifo(path.parent / "pipe")
+    (path.parent / "loop").symlink_to("loop")
     (line,) = mistakes(path.parent / name)
     assert line.startswith(f"{name}: ")
     assert line.endswith("; name a readable file at `rules` in the settings")
@@ -305,39 +307,37 @@ def test_a_condition_whose_database_the_settings_lack_is_refused(
         ]
 
 
-def changes(path: Path, before: Hashable) -> bool:
-    return fingerprint(path) != before
-
-
 def test_the_fingerprint_tells_every_change_of_every_file(path: Path, tmp_path: Path) -> None:
     bad = write(path.parent / "lists/bad.txt", "10.0.0.0/8\n")
-    write(path, BLOCK)
-    read_rules(path, None)
-    before = fingerprint(path)
-    assert fingerprint(path) == before
+    file = RulesFile(write(path, BLOCK), None)
+    file.read()
+    seen = [file.fingerprint()]
+
+    def has_changed() -> bool:
+        seen.append(file.fingerprint())
+        return seen[-1] != seen[-2]
+
+    assert not has_changed()
     write(bad, "10.0.0.0/9\n")
-    assert changes(path, before)
-    before = fingerprint(path)
+    assert has_changed()
     os.utime(path)
-    assert changes(path, before)
-    before = fingerprint(path)
+    assert has_changed()
     write(tmp_path / "new", BLOCK).replace(path)
-    assert changes(path, before)
-    before = fingerprint(path)
+    assert has_changed()
     bad.unlink()
-    assert changes(path, before)
-    before = fingerprint(path)
+    assert has_changed()
     path.unlink()
-    assert changes(path, before)
-    assert fingerprint(tmp_path / "never") == fingerprint(tmp_path / "never")
+    assert has_changed()
+    assert not has_changed()
 
 
 def test_a_list_file_is_watched_even_while_the_rules_are_wrong(path: Path) -> None:
-    write(path, BLOCK)
-    mistakes(path)
-    before = fingerprint(path)
+    file = RulesFile(write(path, BLOCK), None)
+    with pytest.raises(SettingsError):
+        file.read()
+    before = file.fingerprint()
     write(path.parent / "lists/bad.txt", "10.0.0.0/8\n")
-    assert changes(path, before)
+    assert file.fingerprint() != before
 
 
 def test_the_fingerprint_sees_a_folder_swapped_behind_a_link(path: Path) -> None:
@@ -346,11 +346,33 @@ def test_the_fingerprint_sees_a_folder_swapped_behind_a_link(path: Path) -> None
         write(path.parent / name / "rules.yaml", HEAD)
     (path.parent / "..data").symlink_to("one")
     path.symlink_to("..data/rules.yaml")
-    read_rules(path, None)
-    before = fingerprint(path)
+    file = RulesFile(path, None)
+    file.read()
+    before = file.fingerprint()
     (path.parent / "..tmp").symlink_to("two")
     (path.parent / "..tmp").replace(path.parent / "..data")
-    assert changes(path, before)
+    assert file.fingerprint() != before
+
+
+def test_a_copy_outlives_the_files_and_says_what_they_said(path: Path) -> None:
+    bad = write(path.parent / "lists/bad.txt", "\ufeff10.0.0.0/8 # \u00f3\r\n")
+    file = RulesFile(write(path, BLOCK), None)
+    version = file.read().version
+    copy = file.take_copy()
+    assert copy is not None
+    bad.write_text("nonsense")
+    path.unlink()
+    with pytest.raises(SettingsError):
+        file.read()
+    other = RulesFile(path, None)
+    rules = other.read_copy(copy.read())
+    assert rules.version == version
+    assert denied(rules, "10.1.1.1")
+    assert not denied(rules, "11.1.1.1")
+    with pytest.raises(SettingsError, match="cannot be read"):
+        RulesFile(path.with_name("another.yaml"), None).read_copy(copy.read())
+    with pytest.raises(OSError, match="not permitted"):
+        os.write(copy.fileno(), b"version: 1")
 
 
 def test_large_files_are_read_in_time_and_judged_at_once(path: Path) -> None:

@@ -224,6 +224,36 @@ def test_written_in_two_steps_is_no_mistake(house: House) -> None:
     assert house.events() == [("rules.reloaded", "rules")] * 6
 
 
+def test_a_worker_that_starts_while_files_are_broken_has_the_last_good_ones(house: House) -> None:
+    house.rules.write_text(POLES_OUT)
+    house.soon(WARSAW, 403)
+    good = house.geo["city"].read_bytes()
+    house.rules.write_text(BROKEN)
+    house.geo["city"].write_bytes(good[:1000])
+    time.sleep(WITHIN)
+    victim = house.gateway.pids().pop()
+    os.kill(victim, signal.SIGKILL)
+    until = time.monotonic() + 45
+    while victim in (pids := house.gateway.pids()) or len(pids) < WORKERS:
+        assert time.monotonic() < until, house.gateway.log()
+        time.sleep(0.05)
+    for door in house.doors.values():
+        door.close()
+    house.doors = house._open_doors()
+    assert house.answers(WARSAW) == [403] * WORKERS
+    assert house.answers("192.0.2.9") == [200] * WORKERS
+    for what in ("rules", "geo databases"):
+        assert len({json.dumps(worker["files"][what]) for worker in house.gateway.workers()}) == 1
+        assert f"starting with the last good {what}" in house.gateway.log()
+        assert house.counted(what, "rejected") > WORKERS
+    assert 'gateway_files_wrong{what="rules"} 1.0' in house.gateway.ask("/metrics")[1].decode()
+    assert [kind for kind, _ in house.events()] == ["rules.reloaded", "rules.rejected", "rules.rejected"]
+    house.geo["city"].write_bytes(good)
+    house.rules.write_text(OFFICE_OUT)
+    house.soon(WARSAW, 200)
+    assert house.answers(OFFICE) == [403] * WORKERS
+
+
 def test_geo_databases_are_swapped_and_a_broken_one_is_not_taken(house: House, tmp_path: Path) -> None:
     house.rules.write_text(POLES_OUT)
     house.soon(WARSAW, 403)
