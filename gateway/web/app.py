@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from urllib.parse import urlsplit
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.typedefs import Handler
 
 from gateway.bootstrap import Told, open_services
 from gateway.errors import FileMissing, OriginError
 from gateway.ports import ObjectStore
 from gateway.services.settlement import Running
+from gateway.services.upkeep import Upkeep
 from gateway.settings import Settings
 from gateway.web.door import Door, DoorSettings
-from gateway.web.metrics import BYTES_DELIVERED, DOWNLOADS, FILES_WRONG, REDIS_UP, RELOADS
+from gateway.web.last_good import Inherited
+from gateway.web.metrics import (
+    BYTES_DELIVERED,
+    DOWNLOADS,
+    FILES_WRONG,
+    JOURNAL_TORN,
+    JOURNAL_UP,
+    MEMORY_CAP,
+    REDIS_UP,
+    RELOADS,
+    SHARDS_CLOSED,
+)
+from gateway.web.overload import MEMORY, memory_of_worker, resident
 from gateway.web.status import InForce, WorkerStatus
 
 log = logging.getLogger(__name__)
 
 DOOR = web.AppKey("door", Door)
 PROBE = "download-gateway-probe"
+WATCH_EVERY = 1.0
 
 
 async def build_app(settings: Settings, status: WorkerStatus) -> web.Application:
@@ -30,9 +45,11 @@ async def build_app(settings: Settings, status: WorkerStatus) -> web.Application
     app = web.Application(middlewares=[_all_to_the_door])
 
     async def services(app: web.Application) -> AsyncIterator[None]:
-        def on_ledger(wrong: str) -> None:
+        def on_ledger(wrong: str, goes_on: bool) -> None:
             status.missing.clear()
-            if wrong:
+            if wrong and goes_on:
+                log.critical("downloads go on unchecked: %s", wrong)
+            elif wrong:
                 status.missing.add(f"redis: {wrong}")
             status.redis_ok = not wrong
             REDIS_UP.set(not wrong)
@@ -41,8 +58,16 @@ async def build_app(settings: Settings, status: WorkerStatus) -> web.Application
             status.files[what] = InForce(version, wrong)
             FILES_WRONG.labels(what).set(bool(wrong))
 
-        told = Told(on_ledger, settled=_count, reloaded=_count_reload, files=on_files, reload=status.reload)
-        async with open_services(settings, told) as opened:
+        keeper = Inherited()
+        told = Told(
+            on_ledger, settled=_count, reloaded=_count_reload, files=on_files, reload=status.reload, keeper=keeper
+        )
+        async with AsyncExitStack() as closing:
+            closing.callback(keeper.close)
+            opened = await closing.enter_async_context(open_services(settings, told))
+            keeper.release()
+            app[MEMORY] = memory_of_worker(settings, resident())
+            MEMORY_CAP.set(app[MEMORY].cap)
             base = urlsplit(settings.base_url)
             door = Door(
                 DoorSettings(
@@ -55,11 +80,14 @@ async def build_app(settings: Settings, status: WorkerStatus) -> web.Application
                 ledger=opened.ledger,
                 settlement=opened.settlement,
                 status=status,
+                memory=app[MEMORY],
             )
             app[DOOR] = door
+            watch = asyncio.create_task(_watch(opened.upkeep))
             probe = asyncio.create_task(_probe(opened.store, status))
             yield
             probe.cancel()
+            watch.cancel()
 
     app.cleanup_ctx.append(services)
     app.on_response_prepare.append(_sign)
@@ -74,7 +102,26 @@ async def _all_to_the_door(request: web.Request, handler: Handler) -> web.Stream
 
 
 async def _handle(request: web.Request) -> web.StreamResponse:
-    return await request.app[DOOR].handle(request)
+    if (status := _unreadable(request)) is not None:
+        refused = web.Response(status=status)
+        refused.force_close()
+        return refused
+    response = await request.app[DOOR].handle(request)
+    if request.method == "CONNECT":
+        # Whatever its length says, the parser takes what follows for the next request (RFC 9110 §9.3.6).
+        response.force_close()
+    return response
+
+
+def _unreadable(request: web.Request) -> int | None:
+    """The status that refuses what aiohttp's parser lets through and other readers end elsewhere."""
+    # It takes `GET /path` for HTTP/0.9, and HTTP/2.0 where nothing but the request line is that.
+    if not HttpVersion10 <= request.version <= HttpVersion11:
+        return 505
+    # It ignores an empty Transfer-Encoding before a Content-Length (RFC 9112 §6.1).
+    if hdrs.TRANSFER_ENCODING in request.headers and hdrs.CONTENT_LENGTH in request.headers:
+        return 400
+    return None
 
 
 async def _expect(request: web.Request) -> None:
@@ -86,6 +133,15 @@ async def _expect(request: web.Request) -> None:
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "download-gateway"
+
+
+async def _watch(look: Callable[[], Upkeep]) -> None:
+    while True:
+        upkeep = look()
+        JOURNAL_UP.set(upkeep.journal_up)
+        JOURNAL_TORN.set(upkeep.journal_torn)
+        SHARDS_CLOSED.set(upkeep.shards_closed)
+        await asyncio.sleep(WATCH_EVERY)
 
 
 async def _probe(store: ObjectStore, status: WorkerStatus) -> None:

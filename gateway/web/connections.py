@@ -13,9 +13,10 @@ import socket
 import ssl
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from itertools import islice
 from typing import cast
 
 from aiohttp import web
@@ -24,6 +25,7 @@ from aiohttp.web_protocol import RequestHandler
 from gateway.services.faults import describe
 from gateway.web.listener import BACKLOG
 from gateway.web.metrics import CONNECTIONS_CUT
+from gateway.web.overload import MEMORY
 
 LOG = logging.getLogger("gateway.web")
 
@@ -32,6 +34,9 @@ _TCP_INFO = struct.Struct("@2xBB52xI")
 _PROBES_UNANSWERED = 3
 _DESCRIPTORS_PER_DOWNLOAD = 5
 _SWEEP_SLICE = 256
+_LOOKS_FOR_ROOM = 32
+_UNREAD_BODY = 4 * 1024
+"""Bytes of a request's body, which nobody reads, after which no more of it is taken from the kernel."""
 _CANCELLED_WITHIN = 0.5
 
 
@@ -104,6 +109,7 @@ class GuardedHandler(RequestHandler):
             max_line_size=8190,
             max_field_size=8190,
             max_headers=64,
+            read_bufsize=_UNREAD_BODY,
         )
         self._guard = guard
         self._wire: asyncio.Transport | None = None
@@ -133,6 +139,7 @@ class GuardedHandler(RequestHandler):
         super().data_received(data)
         if self._request_count != heads:
             self._head_done()
+            self._guard.heard(self)
             if len(self._messages) > self._guard.limits.pipelined:
                 self.cut("pipelined")
         elif self._waiter is not None and not self._waiter.done():
@@ -200,7 +207,7 @@ class GuardedHandler(RequestHandler):
 
 
 class Refused(asyncio.Protocol):
-    """A connection above the cap: ended before a byte of it is read."""
+    """A connection above the caps, where none is idle: ended before a byte of it is read."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         CONNECTIONS_CUT.labels("full").inc()
@@ -210,25 +217,45 @@ class Refused(asyncio.Protocol):
 class GuardedServer(web.Server):
     """Makes a guarded protocol per connection, and knows the open ones."""
 
-    def __init__(self, plain: web.Server, limits: ConnectionLimits) -> None:
+    def __init__(self, plain: web.Server, limits: ConnectionLimits, is_spent: Callable[[], bool]) -> None:
         super().__init__(plain.request_handler, request_factory=plain.request_factory, handler_cancellation=True)
         self.limits = limits
-        self.open: set[GuardedHandler] = set()
+        self.open: dict[GuardedHandler, None] = {}
+        """In the order in which they were last heard of, as far as anybody asked for room."""
+        self._is_spent = is_spent
         self._logged_at = float("-inf")
 
     def protocol(self) -> asyncio.Protocol:
-        """The protocol of the next connection."""
-        if len(self.open) >= self.limits.connections:
+        """The protocol of the next connection. Above the caps it takes the place of an idle one, the oldest: whoever
+        hoards connections keeps nobody out.
+        """
+        full = len(self.open) >= self.limits.connections or self._is_spent()
+        if full and not self._make_room():
             return Refused()
         return GuardedHandler(self, asyncio.get_running_loop())
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        self.open.add(cast(GuardedHandler, handler))
+        self.open[cast(GuardedHandler, handler)] = None
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
-        self.open.discard(cast(GuardedHandler, handler))
+        self.open.pop(cast(GuardedHandler, handler), None)
+
+    def heard(self, handler: GuardedHandler) -> None:
+        """A request has come on it: it is the last of those to make room."""
+        if handler in self.open:
+            del self.open[handler]
+            self.open[handler] = None
+
+    def _make_room(self) -> bool:
+        for handler in list(islice(self.open, _LOOKS_FOR_ROOM)):
+            del self.open[handler]
+            if not handler.busy:
+                handler.cut("idle")
+                return True
+            self.open[handler] = None
+        return False
 
     async def all_done(self, patience: float) -> None:
         """Until every connection is gone and its handler has ended, at most `patience` seconds."""
@@ -277,7 +304,9 @@ class Front:
         """Run the application's start-up, then accept. The sockets belong to the front from here on."""
         await self._runner.setup()
         # setup() has made it; its handler and request factory are all that is taken from it.
-        self._guard = GuardedServer(cast(web.Server, self._runner.server), self._limits)
+        memory = self._runner.app.get(MEMORY)
+        is_spent = memory.is_spent if memory is not None else lambda: False
+        self._guard = GuardedServer(cast(web.Server, self._runner.server), self._limits, is_spent)
         self._sweeper = asyncio.create_task(self._guard.sweep())
         loop = asyncio.get_running_loop()
         for sock in sockets:

@@ -28,6 +28,7 @@ from gateway.transfer.choose import open_channel
 from gateway.web.addresses import FileAddress, LinkAddress, file_path, parse_path
 from gateway.web.intake import DEVICE_COOKIE, DEVICE_COOKIE_AGE, read_request
 from gateway.web.metrics import REFUSALS, REQUESTS, STAGE_SECONDS
+from gateway.web.overload import Memory, Turns
 from gateway.web.pages import LinkFile, Pages
 from gateway.web.status import WorkerStatus
 
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 NOT_MODIFIED = 304
 REFUSED_FROM = 400
+WAIT_SECONDS = STAGE_SECONDS.labels("wait")
 ADMIT_SECONDS = STAGE_SECONDS.labels("admit")
 OPEN_SECONDS = STAGE_SECONDS.labels("open")
 SAFE = {
@@ -66,6 +68,7 @@ class Door:
         ledger: Ledger,
         settlement: Settlement,
         status: WorkerStatus,
+        memory: Memory,
     ) -> None:
         self._settings = settings
         self._gatekeeper = gatekeeper
@@ -73,6 +76,8 @@ class Door:
         self._ledger = ledger
         self._settlement = settlement
         self._status = status
+        self._memory = memory
+        self._turns = Turns()
         self._pages = Pages()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -107,16 +112,32 @@ class Door:
         )
         if asked is None:
             return self._explained(request, request_id, "request.address", 400)
-        if self._status.draining:
-            refused = await self._gatekeeper.refuse(Reason.DRAINING, asked)
-            return self._refusal(request, request_id, refused.deny)
-        if isinstance(address, LinkAddress):
-            return await self._link_page(request, asked)
-        return await self._download(request, asked)
+        try:
+            with WAIT_SECONDS.time():
+                begun = await self._turns.take(request_id)
+            if not begun:
+                return await self._turn_away(request, asked, Reason.OVERLOAD)
+            if self._status.draining:
+                return await self._turn_away(request, asked, Reason.DRAINING)
+            if isinstance(address, LinkAddress):
+                return await self._link_page(request, asked)
+            if request.method == "HEAD":
+                return await self._download(request, asked)
+            if not self._memory.has_room():
+                return await self._turn_away(request, asked, Reason.OVERLOAD)
+            with self._memory.body(request_id):
+                return await self._download(request, asked)
+        finally:
+            self._turns.end(request_id)
+
+    async def _turn_away(self, request: web.Request, asked: DownloadRequest, reason: Reason) -> web.Response:
+        refused = await self._gatekeeper.refuse(reason, asked)
+        return self._refusal(request, asked.request_id, refused.deny)
 
     async def _download(self, request: web.Request, asked: DownloadRequest) -> web.StreamResponse:
         with ADMIT_SECONDS.time():
             admitted = await self._gatekeeper.admit(asked)
+        self._turns.end(asked.request_id)
         answered = await self._deliver(request, admitted)
         if answered is not None:
             return answered

@@ -43,6 +43,10 @@ FILES_WRONG = Gauge(
 CONNECTIONS_CUT = Counter("gateway_connections_cut", "Connections ended by the server.", ["why"], registry=REGISTRY)
 CONNECTIONS = Gauge("gateway_connections", "Open client connections.", multiprocess_mode="livesum", registry=REGISTRY)
 INFLIGHT = Gauge("gateway_inflight", "Responses being sent.", multiprocess_mode="livesum", registry=REGISTRY)
+MEMORY = Gauge(
+    "gateway_memory_bytes", "Resident memory of the workers.", multiprocess_mode="livesum", registry=REGISTRY
+)
+MEMORY_CAP = Gauge("gateway_memory_cap_bytes", "What they may take.", multiprocess_mode="livesum", registry=REGISTRY)
 STAGE_SECONDS = Histogram(
     "gateway_stage_seconds",
     "Time a request spends in one stage.",
@@ -51,6 +55,21 @@ STAGE_SECONDS = Histogram(
     registry=REGISTRY,
 )
 REDIS_UP = Gauge("gateway_redis_up", "1 while Redis answers.", multiprocess_mode="livemin", registry=REGISTRY)
+JOURNAL_UP = Gauge(
+    "gateway_journal_up", "1 while the journal can be written.", multiprocess_mode="livemin", registry=REGISTRY
+)
+JOURNAL_TORN = Gauge(
+    "gateway_journal_torn_lines",
+    "Lines of the journal that could not be read back.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
+SHARDS_CLOSED = Gauge(
+    "gateway_shards_closed",
+    "Shards not in use until what Redis lost is put back.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
 LOOP_LAG = Gauge(
     "gateway_loop_lag_seconds", "Lateness of the slowest event loop.", multiprocess_mode="livemax", registry=REGISTRY
 )

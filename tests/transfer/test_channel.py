@@ -282,6 +282,20 @@ def test_an_abort_from_elsewhere_wakes_a_waiting_send(run: Run, kit: Any, kind: 
     run(scenario())
 
 
+def test_an_abort_is_visible_while_the_dup_is_held(run: Run, kit: Any) -> None:
+    async def scenario() -> None:
+        async with kit.serve(lambda _: (kit.chunks(kit.content[:1000]), 2000)) as site:
+            client = await site.connect()
+            await asyncio.get_running_loop().sock_sendall(client, kit.get("/"))
+            reading = asyncio.ensure_future(kit.read_response(client))
+            await asyncio.wait({reading}, timeout=3)
+            assert reading.done()
+            assert len(reading.result()[1]) < 2000
+            client.close()
+
+    run(scenario())
+
+
 def test_an_abort_is_visible_without_a_dup_too(run: Run, kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "_dup", lambda _: None)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import socket
 import ssl
 import struct
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +30,8 @@ from gateway.web.listener import open_sockets, tls_context
 FAST = ConnectionLimits(head=0.4, keepalive=0.8, linger=0.3, dead_peer=0.7, unread=1.0, sweep=0.1)
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 SO_ATTACH_FILTER = 26
+STALLED: list[str] = []
+"""What the stalled handler met."""
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's tcp_info")
 
@@ -45,6 +48,23 @@ async def endless(request: web.Request) -> web.StreamResponse:
         await response.write(bytes(65536))
 
 
+async def stalled(_request: web.Request) -> web.Response:
+    STALLED.append("begun")
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        STALLED.append("cancelled")
+        raise
+    return web.Response()
+
+
+async def breaks_off(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Length": "1000"})
+    await response.prepare(request)
+    await response.write(b"a part of it")
+    raise ValueError("a fault in mid-body")
+
+
 @asynccontextmanager
 async def served(
     limits: ConnectionLimits = FAST, tls: ssl.SSLContext | None = None
@@ -52,6 +72,8 @@ async def served(
     app = web.Application()
     app.router.add_get("/", hello)
     app.router.add_get("/endless", endless)
+    app.router.add_get("/stalled", stalled)
+    app.router.add_get("/breaks-off", breaks_off)
     sockets = open_sockets("127.0.0.1", 0)
     port = sockets[0].getsockname()[1]
     front = Front(app, limits)
@@ -145,6 +167,48 @@ async def test_running_response_outlives_every_deadline() -> None:
         writer.close()
 
 
+async def test_a_client_that_leaves_ends_what_waits_for_an_origin() -> None:
+    STALLED.clear()
+    async with served() as (_, port):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /stalled HTTP/1.1\r\nHost: a\r\n\r\n")
+        await until(lambda: STALLED == ["begun"])
+        writer.close()
+        for _ in range(100):
+            await asyncio.sleep(0.02 * (len(STALLED) < 2))
+        assert STALLED == ["begun", "cancelled"]
+
+
+async def test_nothing_of_what_cannot_be_parsed_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    for junk in (
+        b"GET /d/s3cret HTTP/9.x\r\n\r\n",
+        b"GET /d/" + b"s3cret" * 2000 + b" HTTP/1.1\r\n\r\n",
+        b"s3cret\r\n\r\n",
+        b"GET / HTTP/1.1\r\nAuthorization s3cret\r\n\r\n",
+    ):
+        async with served() as (_, port):
+            stream = await asyncio.open_connection("127.0.0.1", port)
+            stream[1].write(junk)
+            assert await gone_after(stream) < 8
+    assert "that is not HTTP" in caplog.text
+    assert "s3cret" not in caplog.text
+
+
+async def test_a_fault_in_mid_body_ends_the_connection_and_adds_no_second_answer() -> None:
+    async with served() as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /breaks-off HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        rest = b""
+        with suppress(ConnectionError):
+            async with asyncio.timeout(5):
+                rest = await reader.read()
+        assert b"HTTP/" not in rest
+        assert len(rest) < 1000
+        writer.close()
+
+
 @pytest.mark.parametrize("kind", [b"Content-Length: 1000000000", b"Transfer-Encoding: chunked"])
 async def test_endless_body_to_a_get_is_cut(kind: bytes) -> None:
     async with served() as (front, port):
@@ -171,20 +235,55 @@ async def test_pipelining_is_bounded() -> None:
         assert await gone_after(stream) < 8
 
 
-async def test_connections_above_the_cap_are_closed_and_the_others_served() -> None:
+async def test_above_the_cap_the_oldest_idle_connection_makes_room() -> None:
     async with served(replace(FAST, head=30, keepalive=30, connections=3)) as (front, port):
         streams = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
         await until(lambda: front.connections == 3)
-        assert await gone_after(await asyncio.open_connection("127.0.0.1", port)) < 8
-        streams[0][1].write(GET)
-        await streams[0][0].readuntil(b"hello")
-        streams[0][1].close()
-        await until(lambda: front.connections == 2)
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(GET)
+        reader, writer = streams[0]
+        writer.write(GET)  # heard of last, so the second is the oldest now
         await reader.readuntil(b"hello")
-        for _, each in [*streams[1:], (reader, writer)]:
-            each.close()
+        newcomer = await asyncio.open_connection("127.0.0.1", port)
+        assert await gone_after(streams[1]) < 8
+        for reader, writer in (streams[0], streams[2], newcomer):
+            writer.write(GET)
+            await reader.readuntil(b"hello")
+            writer.close()
+
+
+async def test_above_the_cap_who_is_busy_stays_and_who_comes_is_closed() -> None:
+    async with served(replace(FAST, head=30, keepalive=30, connections=3)) as (front, port):
+        streams = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        for reader, writer in streams:
+            writer.write(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+            await reader.read(1)
+        assert await gone_after(await asyncio.open_connection("127.0.0.1", port)) < 8
+        assert front.connections == 3
+        for reader, writer in streams:
+            await reader.read(65536)
+            writer.close()
+
+
+async def pushed(writer: asyncio.StreamWriter) -> int:
+    """Bytes that the other side takes until it has taken none for half a second."""
+    count = 0
+    with suppress(TimeoutError):
+        while True:
+            writer.write(bytes(16 * 1024))
+            await asyncio.wait_for(writer.drain(), 0.5)
+            count += 16 * 1024
+    return count
+
+
+async def test_a_body_that_nobody_reads_is_left_with_its_sender() -> None:
+    async with served(replace(FAST, head=30, keepalive=30)) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.transport.set_write_buffer_limits(high=0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
+        writer.write(b"GET /endless HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n")
+        await reader.read(1)
+        # Its own buffer and ours; 180,000 where the kernel's defaults hold.
+        assert await pushed(writer) < 140_000
+        writer.transport.abort()
 
 
 def go_deaf(sock: socket.socket) -> None:

@@ -42,6 +42,21 @@ def client(*views: WorkerView, token: str | None = TOKEN) -> TestClient[web.Requ
     return TestClient(TestServer(build_management(Supervised(*views), token)))
 
 
+async def test_how_much_of_the_token_was_right_is_not_to_be_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(given: bytes, right: bytes) -> bool:
+        compared.append((given, right))
+        return given == right
+
+    monkeypatch.setattr("hmac.compare_digest", compare)
+    async with client(READY) as session:
+        for given, status in ((TOKEN, 200), (TOKEN[:-1], 401)):
+            async with session.get("/metrics", headers={"Authorization": f"Bearer {given}"}) as response:
+                assert response.status == status
+    assert compared == [(TOKEN.encode(), TOKEN.encode()), (TOKEN[:-1].encode(), TOKEN.encode())]
+
+
 @pytest.mark.parametrize("path", ["/metrics", "/api/workers", "/api/unknown"])
 @pytest.mark.parametrize(
     "headers",

@@ -75,6 +75,12 @@ def test_a_page_is_self_contained_and_fits_its_policy(page: str) -> None:
     assert len(seen.all("h1")) == len(seen.all("main")) == len(seen.all("title")) == 1
 
 
+def test_a_page_loads_nothing_sends_nothing_and_is_framed_by_nobody() -> None:
+    directives = dict(each.strip().split(" ", 1) for each in PAGES.content_security_policy.split(";"))
+    assert directives.pop("style-src").startswith("'sha256-")
+    assert directives == dict.fromkeys(("default-src", "base-uri", "form-action", "frame-ancestors"), "'none'")
+
+
 @pytest.mark.parametrize("reason", [reason.text for reason in Reason])
 @pytest.mark.parametrize("language", PAGES.languages)
 def test_every_reason_has_its_own_words(reason: str, language: str) -> None:
@@ -127,11 +133,14 @@ def test_several_files_wait_for_a_choice() -> None:
     ]
 
 
-def test_a_hostile_name_is_only_text() -> None:
-    evil = LinkFile('\u202e"><script>{x}</script>/{0.__class__}.pdf', "1 B", "/d/t/1")
+@pytest.mark.parametrize(
+    "path", ['\u202e"><script>{x}</script>/', '"><script>x<i>', "'><img src=x onerror=x>&lt;script>"]
+)
+def test_a_hostile_name_is_only_text(path: str) -> None:
+    evil = LinkFile(f"{path}{{0.__class__}}.pdf", "1 B", "/d/t/1")
     for listed in ([evil], [evil, SEA]):
         seen = Seen(PAGES.link_html(listed, "en"))
-        assert not seen.all("script")
+        assert not seen.all("script") + seen.all("img") + seen.all("i")
         assert "\u202e" not in seen.text
         assert "{0.__class__}.pdf" in seen.text
 
