@@ -18,6 +18,8 @@ import pytest
 from botocore.config import Config
 from redis import Redis
 
+from gateway.backends import journal_facts
+from gateway.backends.journal import FileJournal
 from gateway.cli.demo_geo import build_demo_databases
 from gateway.policy.checkup import CHECKS
 
@@ -27,6 +29,7 @@ DENY_LISTS = (
 )
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SECRET = "wmW3aYQ2ZLx0f9Jt7HcVkR5uB1nEoGdS"
+FILE_SYSTEM = journal_facts._file_system
 TOKEN = "b1nEoGdSwmW3aYQ2"
 PASSWORD = "hunter2hunter2"
 S3 = tuple(os.environ.get(f"GATEWAY_TEST_S3_{name}", "") for name in ("ENDPOINT", "ACCESS_KEY", "SECRET_KEY"))
@@ -49,6 +52,7 @@ def settings(path: Path, redis: str, origin: str, *more: str) -> Path:
         "public_url: https://dl.example.com",
         "shards: 4",
         f"management: {{token: {TOKEN}}}",
+        f"journal: {{path: {path.parent / 'journal'}, size: 1MB}}",
         f"keys: [{{kid: a, alg: HS256, secret: {SECRET}, use: sign}}]",
         *more,
     ]
@@ -57,7 +61,8 @@ def settings(path: Path, redis: str, origin: str, *more: str) -> Path:
 
 
 @pytest.fixture
-def well(tmp_path: Path, redis_db: str, folder: Path) -> Path:
+def well(tmp_path: Path, redis_db: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(journal_facts, "_file_system", lambda place: "ext4")  # wherever these tests run
     return settings(tmp_path / "gateway.yaml", redis_db, f"{{url: file://{folder}}}")
 
 
@@ -113,7 +118,7 @@ def test_every_mistake_in_the_settings(run: Run, tmp_path: Path) -> None:
 
 
 def test_settings_that_serve_refuses(run: Run, well: Path) -> None:
-    well.write_text(well.read_text() + "\nwhen_redis_is_down: allow\n")
+    well.write_text(well.read_text() + "\nwhen_redis_is_down: allow\ncache: {path: cache, size: 1GB}\n")
     found = states(run("doctor", "--config", well))
     assert (found["settings"], found["redis_down"]) == ("FAIL", "warn")
 
@@ -175,6 +180,55 @@ def test_an_embedded_redis_that_does_not_run_is_not_started(run: Run, well: Path
     assert states(shown)["redis"] == "ok"
     assert "not running now" in shown.stdout
     assert not (tmp_path / "redis").exists()
+
+
+def journal_line(shown: subprocess.CompletedProcess[str]) -> tuple[str, str]:
+    (line,) = (line for line in shown.stdout.splitlines() if line.split()[1] == "journal")
+    return line.split()[0], line.split(maxsplit=2)[2]
+
+
+def test_a_journal_that_is_not_there_yet_or_not_set(run: Run, well: Path, tmp_path: Path) -> None:
+    state, text = journal_line(run("doctor", "--config", well))
+    assert (state, "not there yet" in text) == ("ok", True)
+    assert not (tmp_path / "journal").exists()
+    well.write_text(re.sub("^journal:.*$", "", well.read_text(), flags=re.MULTILINE))
+    state, text = journal_line(run("doctor", "--config", well))
+    assert (state, "given again" in text) == ("warn", True)
+
+
+def files_in(journal: Path) -> set[str]:
+    return {path.name for path in journal.iterdir()} - {"folder.lock"}  # which its own thread makes, sooner or later
+
+
+def test_a_journal_that_is_written_now(run: Run, well: Path, tmp_path: Path) -> None:
+    journal = FileJournal(tmp_path / "journal", keep_seconds=3600, bytes_max=10**6)
+    journal.open()
+    try:
+        before = files_in(tmp_path / "journal")
+        state, text = journal_line(run("doctor", "--config", well))
+        assert state == "ok", text
+        assert "reaches back 0.0 h" in text
+        assert files_in(tmp_path / "journal") == before
+    finally:
+        journal.close()
+
+
+def test_a_journal_that_cannot_be_written(run: Run, well: Path, tmp_path: Path) -> None:
+    (tmp_path / "journal").write_text("a file")
+    state, text = journal_line(run("doctor", "--config", well))
+    assert (state, "make it a folder" in text) == ("FAIL", True)
+
+
+def test_a_journal_on_a_disk_that_forgets(run: Run, well: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Path("/dev/shm")  # noqa: S108  nothing is written to it
+    if not memory.is_dir():
+        pytest.skip("there is no file system in memory here")
+    monkeypatch.setattr(journal_facts, "_file_system", FILE_SYSTEM)
+    well.write_text(
+        re.sub("^journal:.*$", f"journal: {{path: {memory}/none, size: 1KB}}", well.read_text(), flags=re.MULTILINE)
+    )
+    state, text = journal_line(run("doctor", "--config", well))
+    assert (state, "tmpfs" in text) == ("warn", True)
 
 
 def test_a_folder_that_cannot_be_read_or_holds_nothing(run: Run, well: Path, folder: Path, redis_db: str) -> None:

@@ -7,11 +7,13 @@ import pytest
 from gateway.policy.checkup import (
     DAY,
     GEO_OLD,
+    JournalFacts,
     Line,
     of_clock,
     of_descriptors,
     of_files,
     of_geo,
+    of_journal,
     of_keys,
     of_management,
     of_public_url,
@@ -142,3 +144,25 @@ def test_files() -> None:
     assert (of_files(0, []).state, of_files(2, []).state) == ("ok", "ok")
     line = of_files(2, ["a.pdf", "b c.pdf"])
     assert (line.state, "a.pdf, b c.pdf" in line.text) == ("warn", True)
+
+
+JOURNAL = {"is_there": True, "fsync_ms": 2.4, "free": 10**9, "used": 3 * 10**8, "since": 1000.0, "file_system": "ext4"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "state", "said"),
+    [
+        ({}, "ok", "in 2 ms; 300.0 MB used, reaches back 2.0 h, 1.0 GB free"),
+        ({"since": None}, "ok", "300.0 MB used, 1.0 GB free"),
+        ({"is_there": False, "used": 0}, "ok", "not there yet"),
+        ({"free": 7 * 10**8}, "ok", "700.0 MB free"),
+        ({"free": 7 * 10**8 - 1}, "warn", "may still grow by 700.0 MB; a full disk refuses every download"),
+        ({"file_system": "tmpfs"}, "warn", "forgets all when the machine restarts"),
+        ({"file_system": "nfs4"}, "warn", "a disk of this machine"),
+        ({"file_system": ""}, "ok", "fsynced"),
+    ],
+)
+def test_a_journal(facts: dict[str, Any], state: str, said: str) -> None:
+    line = of_journal("var/journal", 10**9, JournalFacts(**{**JOURNAL, **facts}), 8200.0)
+    assert (line.state, line.check) == (state, "journal")
+    assert said in line.text
