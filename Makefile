@@ -10,10 +10,10 @@ new_enough := import sys, venv; sys.exit(sys.version_info < (3, 11))
 # Each candidate is run, not looked up: a version manager leaves names on PATH behind which there is nothing.
 PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3 python,$(shell $(name) -c '$(new_enough)' 2>/dev/null && echo $(name))))
 
-.PHONY: help setup demo test check bench lock clean
+.PHONY: help setup demo test check bench chaos chaos-quick lock clean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-17s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed-demo ## create .venv with .venv/bin/gateway
 
@@ -31,6 +31,12 @@ check: $(VENV)/.installed-dev ## lint, format, types, layers
 
 bench: $(VENV)/.installed-dev ## compare with nginx and HAProxy on this machine
 	$(bin)/python tests/bench/run.py
+
+chaos: $(VENV)/.installed-dev ## every fault under load, hostile input and mutants: 15 minutes at most (ARGS="--seed 7")
+	$(bin)/python tests/chaos/run.py $(ARGS)
+
+chaos-quick: $(VENV)/.installed-dev ## the same in about a minute
+	$(bin)/python tests/chaos/run.py --quick $(ARGS)
 
 lock: ## pin the newest allowed dependencies again (needs uv)
 	$(LOCK) --upgrade --extra demo --extra dev -o requirements/dev.txt
