@@ -135,6 +135,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
         if journal is not None:
             closing.callback(journal.close)
         shards = RedisShards(wire, settings.shards, journal=journal)
+        closing.push_async_callback(shards.drain)
         events: EventLog = RedisEventLog(wire, settings.shards, shards)
         ledger: Ledger = _ledger(settings, wire, shards)
         if journal is not None:

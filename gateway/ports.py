@@ -184,14 +184,14 @@ class Meeting:
     """How a shard stands: `open`, `closed`, or to be put back by who reads this (`apply`).
 
     `mark`: its epoch and last write. `closing` names the time that it was closed last. `base`: while it is closed, the
-    last write that is there, and `here` the workers that have come.
+    last write that is there, and `complete` the workers of which everything is handed in.
     """
 
     state: Literal["open", "closed", "apply"]
     mark: Mark
     closing: str
     base: Mark
-    here: frozenset[str]
+    complete: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +226,9 @@ class Shards(Protocol):
 
     async def hand_in(self, shard: int, entries: Sequence[Entry]) -> None:
         """Give in what may be missing; the same entry from several gateways is one."""
+
+    async def vouch(self, shard: int, worker: str, closing: str) -> None:
+        """Everything of another worker, a dead one, has been handed in for this closing."""
 
     async def put_back(self, shard: int, closing: str) -> int:
         """Put back what all have handed in, in its order, each once; returns how many. Ends where another took over."""
@@ -271,10 +274,10 @@ class Journal(Protocol):
     def known(self, shard: int) -> Mark:
         """The latest place that this journal, or one that was here before it, knows of."""
 
-    def entries(self, shard: int, since: Mark, among: Callable[[str], bool]) -> Iterator[Entry]:
-        """Everything later than `since` in the journals of the workers `among` those of this machine.
+    def entries(self, shard: int, since: Mark, worker: str) -> Iterator[Entry]:
+        """Everything later than `since` in the journal of a worker of this machine.
 
-        To be run in a thread; unreadable ends are skipped and counted. Raises OSError.
+        To be run in a thread; what cannot be read is skipped, said, and counted.
         """
 
     def unasked(self) -> Iterator[Unasked]:
@@ -282,7 +285,10 @@ class Journal(Protocol):
         was asked last. To be run in a thread. Raises OSError.
         """
 
-    def whole_folder(self) -> AbstractContextManager[bool]:
+    def workers(self) -> list[str]:
+        """Those of this machine of whom there is a journal. Raises OSError."""
+
+    def whole_folder(self, shard: int) -> AbstractContextManager[bool]:
         """Be the one worker of this machine that hands in for the dead; False where another one is."""
 
     def orders(self) -> Iterator[Order]:

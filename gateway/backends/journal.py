@@ -6,11 +6,12 @@ is in the page cache when `keep` returns, and fsynced with its group soon after.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from gateway.backends import journal_file
@@ -26,6 +27,7 @@ from gateway.ports import Entry, Unasked
 log = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 16 << 20
+SYNC_SECONDS = 0.8
 SEGMENT_BYTES_LEAST = 1 << 16
 SEGMENTS_PER_SIZE = 64
 SEGMENTS_PER_KEEP = 24
@@ -114,7 +116,11 @@ class FileJournal:
         """See Journal.synced."""
         if self.trouble:
             raise JournalDown(self.trouble)
-        await self._syncer.synced()
+        try:
+            async with asyncio.timeout(SYNC_SECONDS):
+                await self._syncer.synced()
+        except TimeoutError:
+            raise JournalDown(f"the journal in {self.folder.path} cannot be fsynced in time") from None
 
     def revive(self) -> None:
         """See Journal.revive."""
@@ -142,10 +148,13 @@ class FileJournal:
         """See Journal.known."""
         return self._known.marks.get(shard, NOTHING)
 
-    def entries(self, shard: int, since: Mark, among: Callable[[str], bool]) -> Iterator[Entry]:
+    def entries(self, shard: int, since: Mark, worker: str) -> Iterator[Entry]:
         """See Journal.entries."""
-        for worker in filter(among, self.folder.by_worker()):
-            yield from self.folder.entries(worker, shard, since)
+        return self.folder.entries(worker, shard, since)
+
+    def workers(self) -> list[str]:
+        """See Journal.workers."""
+        return list(self.folder.by_worker())
 
     def orders(self) -> Iterator[Order]:
         """See Journal.orders."""
@@ -163,9 +172,9 @@ class FileJournal:
             yield from (step for step in self.folder.unasked(worker) if step.request_id not in done)
             self._taken_over.add(worker)
 
-    def whole_folder(self) -> contextlib.AbstractContextManager[bool]:
+    def whole_folder(self, shard: int) -> contextlib.AbstractContextManager[bool]:
         """See Journal.whole_folder."""
-        return self.folder.whole()
+        return self.folder.whole(f"shard-{shard}")
 
     def _append(self, line: bytes) -> None:
         if self.trouble:

@@ -210,7 +210,7 @@ def _parsed(raw: bytes) -> Line | None:
     kind, _, text = body[:-1].partition(b" ")
     try:
         return _READERS[kind](text)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None  # another program's, or another version's
 
 

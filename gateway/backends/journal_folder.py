@@ -13,6 +13,7 @@ import re
 import secrets
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,10 +104,10 @@ class JournalFolder:
         return os.path.samestat(found, os.fstat(descriptor))
 
     @contextlib.contextmanager
-    def whole(self) -> Iterator[bool]:
-        """Be the only one of this machine that acts for all; False where another one is."""
+    def whole(self, task: str = "folder") -> Iterator[bool]:
+        """Be the only one of this machine that does a task for all; False where another one is."""
         try:
-            descriptor = _locked(self.path / "folder.lock")
+            descriptor = _locked(self.path / f"{task}.lock")
         except OSError:
             descriptor = None
         try:
@@ -173,6 +174,8 @@ class JournalFolder:
                     yield line
         except FileNotFoundError:
             return  # its time was over
+        except (OSError, EOFError, zlib.error) as error:
+            log.critical("%s: the rest of it cannot be read: %s", path.name, error)
 
     def _known_in(self, path: Path) -> tuple[Known, int | None]:
         """What a segment says by itself, and how many orders it should have; None where it does not say all."""

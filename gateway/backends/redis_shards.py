@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Sequence
 
 from gateway.backends.redis_client import Reply, Script, Wire
 from gateway.errors import JournalDown, LedgerDown
 from gateway.policy.model import Mark
 from gateway.ports import Entry, Journal, Meeting
+
+log = logging.getLogger(__name__)
 
 GRACE_MS = 2000
 """How long a closed shard waits for gateways that have not noticed yet; each looks at it twice a second."""
@@ -33,6 +36,7 @@ class RedisShards:
         self._worker = journal.worker if journal is not None else ""
         self._meet = Script("meet.lua", clock=clock)
         self._putback = Script("putback.lua", clock=clock)
+        self._vouch = Script("vouch.lua", clock=clock)
         self._epochs: dict[int, int] = {}
         self._marks: dict[int, Mark] = {}
         self._tasks: set[asyncio.Task[Reply]] = set()
@@ -63,7 +67,7 @@ class RedisShards:
         """See Shards.meet."""
         own = max(known, self._marks.get(shard, known))
         args: list[str | int] = [self._worker, own.epoch, own.seq, "journal" if self._journal else "", handed_in]
-        keys = [meta_key(shard), f"gw:{{{shard}}}:met", _putback_key(shard)]
+        keys = [meta_key(shard), _met_key(shard), _putback_key(shard)]
         state, epoch, seq, closing, *rest = await self._wire.run(self._meet, keys, [*args, GRACE_MS, SILENT_MS])
         if state != "open" or self._epochs.get(shard) != int(epoch):
             self._epochs.pop(shard, None)
@@ -92,6 +96,8 @@ class RedisShards:
             runs = [self._put_one_back(shard, closing, member) for member in members]
             results = await asyncio.gather(*runs)
             done += results.count(1)
+            if late := results.count(0):
+                log.critical("%d writes of shard %d came too late: only their events are put back", late, shard)
             if -1 in results:
                 break
         return done
@@ -101,8 +107,19 @@ class RedisShards:
         entry = json.loads(text)
         effects = json.dumps(entry["w"], ensure_ascii=False)
         keys = [*entry["k"], _putback_key(shard)]
-        reply = await self._wire.run(self._putback, keys, [closing, self._worker, place, member, effects])
+        args = [closing, self._worker, place, member, effects]
+        # Not by its SHA-1: where another loads the script meanwhile, the end of a batch would come before its start.
+        reply = await self._wire.execute("EVAL", self._putback.text, len(keys), *keys, *args)
         return int(reply[0])
+
+    async def vouch(self, shard: int, worker: str, closing: str) -> None:
+        """See Shards.vouch."""
+        await self._wire.run(self._vouch, [meta_key(shard), _met_key(shard)], [worker, closing])
+
+    async def drain(self) -> None:
+        """Return when everything that is on its way is in the journal."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def _follow(self, shard: int) -> None:
         meeting = await self.meet(shard, Mark(0, 0), "")
@@ -129,6 +146,10 @@ class RedisShards:
 def meta_key(shard: int) -> str:
     """The key of what is known of a shard as a whole."""
     return f"gw:{{{shard}}}:meta"
+
+
+def _met_key(shard: int) -> str:
+    return f"gw:{{{shard}}}:met"
 
 
 def _putback_key(shard: int) -> str:

@@ -1,11 +1,12 @@
 """Looks after the shards: a shard whose Redis may have lost writes is not used until all is back in its place.
 
-One loop per worker. It hands in what this machine's journals keep, and puts back what all gateways handed in.
+It hands in what this machine's journals keep, and puts back what all gateways handed in.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import time
@@ -41,18 +42,21 @@ class Recovery:
         self._closings: dict[int, _Closing] = {}
         self._opened: dict[int, tuple[int, float]] = {}
         self._entered: dict[int, int] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Look once, then go on in the background. Never raises for a Redis that is away."""
         await self.look()
-        self._task = asyncio.create_task(self._run())
+        # A loop each, since one shard's journal may take long to read.
+        self._tasks = [asyncio.create_task(self._follow(shard)) for shard in range(self._shards.count)]
+        self._tasks.append(asyncio.create_task(self._revive()))
 
     async def stop(self) -> None:
-        """End the loop. May be called twice."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        """End the loops. May be called twice."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def trouble(self) -> str:
         """What keeps requests from being served, in words for ops, or ''."""
@@ -63,20 +67,25 @@ class Recovery:
 
     async def look(self) -> None:
         """Look at every shard, and do what is to be done now."""
-        looks = [self._look(shard) for shard in range(self._shards.count)]
-        for result in await asyncio.gather(*looks, return_exceptions=True):
-            if isinstance(result, LedgerDown):
-                continue  # who asks next says so
-            if isinstance(result, Exception):
-                log.error("a shard could not be looked after: %s", describe(result))
-            elif isinstance(result, BaseException):
-                raise result
+        await asyncio.gather(*(self._look_safely(shard) for shard in range(self._shards.count)))
 
-    async def _run(self) -> None:
+    async def _follow(self, shard: int) -> None:
+        while True:
+            await asyncio.sleep(EVERY)
+            await self._look_safely(shard)
+
+    async def _revive(self) -> None:
         while True:
             await asyncio.sleep(EVERY)
             self._journal.revive()
-            await self.look()
+
+    async def _look_safely(self, shard: int) -> None:
+        try:
+            await self._look(shard)
+        except LedgerDown:
+            return  # who asks next says so
+        except Exception as error:  # noqa: BLE001  its loop must outlive whatever goes wrong in it
+            log.error("shard %d could not be looked after: %s", shard, describe(error))
 
     async def _look(self, shard: int) -> None:
         known = max(self._journal.known(shard), Mark(self._entered.get(shard, 0), 0))
@@ -114,24 +123,39 @@ class Recovery:
 
     async def _hand_in(self, shard: int, meeting: Meeting, closing: _Closing) -> None:
         if not closing.has_own:
-            await self._hand_in_of(shard, meeting.base, lambda worker: worker == self._journal.worker)
+            await self._hand_in_of(self._journal.worker, shard, meeting.base)
             if shard == 0:
                 await self._shards.hand_in(shard, await self._orders.missing(self._journal.orders()))
             closing.has_own = True
         if time.monotonic() - closing.seen < FOR_THE_DEAD:
             return
-        with self._journal.whole_folder() as mine:
-            if mine:
+        with self._journal.whole_folder(shard) as mine:
+            if not mine:
+                return  # until who does it for this machine has done it
+            for worker in await asyncio.to_thread(self._journal.workers):
                 # Who came has handed in its own; the others of this machine are dead, or as good as that.
-                await self._hand_in_of(shard, meeting.base, lambda worker: worker not in meeting.here)
+                if worker != self._journal.worker and worker not in meeting.complete:
+                    await self._hand_in_of(worker, shard, meeting.base)
+                    await self._shards.vouch(shard, worker, meeting.closing)
             self._handed_in[shard] = meeting.closing
             await self._shards.meet(shard, _EVERYTHING, meeting.closing)
 
-    async def _hand_in_of(self, shard: int, base: Mark, among: Callable[[str], bool]) -> None:
-        entries = self._journal.entries(shard, base, among)
-        while chunk := await asyncio.to_thread(_next, entries):
-            await self._shards.hand_in(shard, chunk)
-            await self._shards.meet(shard, _EVERYTHING, "")  # who says nothing for long is not waited for
+    async def _hand_in_of(self, worker: str, shard: int, base: Mark) -> None:
+        entries = self._journal.entries(shard, base, worker)
+        beating = asyncio.create_task(self._beat(shard))
+        try:
+            while chunk := await asyncio.to_thread(_next, entries):
+                await self._shards.hand_in(shard, chunk)
+        finally:
+            beating.cancel()
+            await asyncio.wait([beating])
+
+    async def _beat(self, shard: int) -> None:
+        """Who says nothing for long is not waited for."""
+        while True:
+            await asyncio.sleep(EVERY)
+            with contextlib.suppress(LedgerDown):
+                await self._shards.meet(shard, _EVERYTHING, "")
 
 
 class _Closing:

@@ -50,7 +50,7 @@ def entry(number: int, text: str = "written") -> Entry:
 
 
 def numbers(journal: FileJournal) -> set[int]:
-    return {found.mark.seq for found in journal.entries(0, SEEN, lambda _: True)}
+    return {found.mark.seq for worker in journal.workers() for found in journal.entries(0, SEEN, worker)}
 
 
 @pytest.fixture
@@ -417,13 +417,13 @@ async def test_two_workers_at_once(opened: Open, folder: Path) -> None:
         (one if number % 2 else two).keep(0, entry(number))
     await asyncio.gather(one.synced(), two.synced())
     assert numbers(one) == numbers(two) == set(range(1, 50))
-    own = {found.mark.seq for found in one.entries(0, Mark(1, 10), lambda worker: worker == one.worker)}
+    own = {found.mark.seq for found in one.entries(0, Mark(1, 10), one.worker)}
     assert own == set(range(11, 50, 2))
-    with one.whole_folder() as mine:
+    with one.whole_folder(0) as mine:
         assert mine
-        with two.whole_folder() as theirs:
+        with two.whole_folder(0) as theirs:
             assert not theirs
-    with two.whole_folder() as mine:
+    with two.whole_folder(0) as mine:
         assert mine
 
 

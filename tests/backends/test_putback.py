@@ -223,8 +223,8 @@ MUTANTS = {
     "an event is not told": ("  tell('XADD', key, id, ...)\n", ""),
     "nothing removed is told": ("local function tell(command, key, ...)\n", "%sif command == 'HDEL' then return end\n"),
     "the last one first": (
-        "if placed and meta[4] and meta[4] >= ARGV[3] then return {0} end",
-        "if placed and meta[4] then return {0} end",
+        "local late = placed and meta[4] and meta[4] >= ARGV[3]",
+        "local late = placed and meta[4]",
     ),
 }
 

@@ -9,7 +9,7 @@
 -- META also holds: journaled (1 once a gateway with a journal was here), and while it is closed: closing (its name, kept
 -- afterwards), closed_at (ms), base_epoch and base_seq (the last write that is there), highest (the highest epoch that
 -- anybody knows), applied (the place of the last entry put back), applier and applier_at.
--- Returns {'open' | 'closed' | 'apply', epoch, seq, closing, base_epoch, base_seq, workers that came …}; 'apply': the
+-- Returns {'open' | 'closed' | 'apply', epoch, seq, closing, base_epoch, base_seq, workers of which all is handed in …}; 'apply': the
 -- caller is to put back what is in PUTBACK.
 
 local META, MET, PUTBACK = KEYS[1], KEYS[2], KEYS[3]
@@ -40,8 +40,8 @@ end
 
 if keeps and not row[5] then redis.call('HSET', META, 'journaled', '1') end
 if not state then
-  -- Nobody here has ever seen it open: it is new. Else all of it is gone.
-  if known_epoch == 0 then open_as(1) else close(false) end
+  -- It is new, or all of it is gone: another gateway may know, if there is a journal anywhere.
+  if keeps or known_epoch > 0 then close(false) else open_as(1) end
 elseif row[2] ~= run then
   if state == 'closed' then close(true)
   elseif keeps or row[5] then close(false)
@@ -57,19 +57,20 @@ redis.call('HSET', META, 'highest', whole(highest))
 if keeps then redis.call('HSET', MET, ARGV[1], whole(now) .. ' ' .. (ARGV[5] == closing and '1' or '0')) end
 
 local ready = now >= tonumber(meta[1]) + tonumber(ARGV[6])
-local met = redis.call('HGETALL', MET)
+local met, complete = redis.call('HGETALL', MET), {}
 for i = 2, #met, 2 do
   local at, handed_in = string.match(met[i], '(%d+) (%d)')
-  if handed_in ~= '1' and tonumber(at) + tonumber(ARGV[7]) > now then ready = false end
+  if handed_in == '1' then complete[#complete + 1] = met[i - 1]
+  elseif tonumber(at) + tonumber(ARGV[7]) > now then ready = false end
 end
 if ready then
   if redis.call('ZCARD', PUTBACK) == 0 then
     open_as(highest + 1)
     redis.call('HDEL', META, 'closed_at', 'base_epoch', 'base_seq', 'highest', 'applied', 'applier', 'applier_at')
     redis.call('DEL', MET)
-  elseif not meta[5] or meta[5] == ARGV[1] or tonumber(meta[6]) + tonumber(ARGV[7]) < now then
+  elseif keeps and (not meta[5] or meta[5] == ARGV[1] or tonumber(meta[6]) + tonumber(ARGV[7]) < now) then
     redis.call('HSET', META, 'applier', ARGV[1], 'applier_at', whole(now))
     state = 'apply'
   end
 end
-return {state, whole(epoch), whole(seq), closing, meta[2] or '0', meta[3] or '0', unpack(redis.call('HKEYS', MET))}
+return {state, whole(epoch), whole(seq), closing, meta[2] or '0', meta[3] or '0', unpack(complete)}
