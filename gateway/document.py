@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 _SHOWN_MAX = 80
+_NAME_MAX = 31
+"""No name of ours is longer, and no signing secret is as short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,14 @@ class Mistakes:
         """`text` says what is wrong with the value at `key` and, behind a semicolon, what would be right."""
         name, _, number = source.rpartition(":")
         key = printable(key)
-        line = f"{source}: {key}: {text}" if key else f"{source}: {text}"
+        line = printable(f"{source}: {key}: {text}" if key else f"{source}: {text}")
         self._lines.add((name, int(number), line) if number.isdecimal() else (source, 0, line))
         self.keys.add(key)
+
+    @property
+    def count(self) -> int:
+        """How many lines there are to report."""
+        return len(self._lines)
 
     def report(self) -> str:
         """All lines, in the order of the file."""
@@ -65,7 +72,7 @@ def join(key: str, step: int | str) -> str:
     """A key one step further down: `origin.url`, `keys[0]`."""
     if isinstance(step, int):
         return f"{key}[{step}]"
-    return f"{key}.{step}" if key else step
+    return f"{key}.{short_name(step)}" if key else short_name(step)
 
 
 def printable(text: str) -> str:
@@ -77,3 +84,9 @@ def short(text: str) -> str:
     """A text as an error shows it: on one line, and short in case that a secret was pasted in its place."""
     shown = printable(text)
     return shown if len(shown) <= _SHOWN_MAX else f"{shown[:20]}…"
+
+
+def short_name(text: str) -> str:
+    """A name as an error shows it. A value that slipped into its place, by a colon too few or too many, is cut."""
+    shown = printable(text)
+    return shown if len(shown) <= _NAME_MAX else f"{shown[:8]}…"

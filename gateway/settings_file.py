@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 
-from gateway.document import Mistakes, Node, join, short
+from gateway.document import Mistakes, Node, join, short, short_name
 from gateway.yaml_file import Bounds, decode, mapping, read_bounded
 from gateway.yaml_file import parse as parse_yaml
 
@@ -89,7 +89,7 @@ def _referenced(found: re.Match[str], environ: Mapping[str, str]) -> str:
         return _secret_file(name.removeprefix("file:"))
     if not environ.get(name):
         state = "empty" if name in environ else "not set"
-        raise _Refused(f"reads the variable {short(name)}, which is {state}; set it, or use ${{file:PATH}}")
+        raise _Refused(f"reads the variable {short_name(name)}, which is {state}; set it, or use ${{file:PATH}}")
     return environ[name]
 
 

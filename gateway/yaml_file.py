@@ -26,7 +26,7 @@ from ruamel.yaml.events import (
 )
 from ruamel.yaml.reader import ReaderError
 
-from gateway.document import Mistakes, Node, short
+from gateway.document import Mistakes, Node, short_name
 
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 
@@ -192,7 +192,7 @@ class _Builder:
                 self.mistakes.add(name.source, self.key, "has a key that is no text; write `name: value`")
             elif name.value in pairs:
                 first = pairs[name.value].source
-                self.mistakes.add(name.source, short(name.value), f"is there twice, first at {first}; keep one")
+                self.mistakes.add(name.source, short_name(name.value), f"is there twice, first at {first}; keep one")
             else:
                 # Where nothing is written the parser has its mark behind it, mostly on the next line.
                 pairs[name.value] = Node(name.source, None) if value.value is None else value

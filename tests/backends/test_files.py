@@ -56,6 +56,23 @@ async def test_symlinks_are_not_followed(root, store, link, target, key):
         await store.stat(key)
 
 
+@pytest.mark.parametrize(
+    "key", ["../secret", "x/../a.pdf", "./a.pdf", "x/../../secret", "..", "/a.pdf", "x//a.pdf", ""]
+)
+async def test_a_key_climbs_nowhere(root, store, key):
+    (root / "x").mkdir()
+    with pytest.raises(FileMissing):
+        await store.stat(key)
+
+
+async def test_a_compressed_sibling_is_another_file(root, store):
+    (root / "a.pdf.gz").write_bytes(b"something else, and longer")
+    stored = await store.stat("a.pdf")
+    body = await store.open(stored, ByteRange(0, stored.size))
+    assert os.read(body.fd, 100) == b"inside"
+    await body.aclose()
+
+
 async def test_the_root_itself_may_be_a_symlink(root, tmp_path):
     (tmp_path / "current").symlink_to(root)
     store = FolderStore(tmp_path / "current")
@@ -125,13 +142,24 @@ async def test_the_etag_follows_size_time_and_inode(root, store):
     assert all(len(etag) == 34 for etag in etags)
 
 
+async def test_a_file_that_was_replaced_is_never_opened_as_the_old_one(root, store):
+    stored = await store.stat("a.pdf")
+    (root / "b.pdf").write_bytes(b"INSIDE")
+    (root / "b.pdf").replace(root / "a.pdf")
+    with pytest.raises(OriginChanged):
+        await store.open(stored, ByteRange(0, 6))
+
+
 async def test_no_descriptor_is_left_open(root, store):
     (root / "fifo").symlink_to("a.pdf")
+    (root / "x" / "y").mkdir(parents=True)
+    (root / "x" / "y" / "b.pdf").touch()
     stored = await store.stat("a.pdf")
     before = open_descriptors()
     for _ in range(20):
         await (await store.open(stored, ByteRange(0, 6))).aclose()
         await store.stat("a.pdf", fresh=True)
+        await store.stat("x/y/b.pdf", fresh=True)
         for key in ("none", "none/none", "a.pdf/none", "fifo"):
             with pytest.raises(FileMissing):
                 await store.stat(key, fresh=True)

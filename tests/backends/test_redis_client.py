@@ -49,6 +49,15 @@ async def test_an_error_reply_names_its_code_and_none_of_our_arguments(redis_db:
         await wire.close()
 
 
+async def test_an_error_reply_that_quotes_our_arguments_is_not_passed_on(wire: Wire) -> None:
+    for command in (("SECRET-COMMAND", "secret-value"), ("EVAL", "return redis.error_reply('secret words')", 0)):
+        with pytest.raises(LedgerDown) as told:
+            await wire.execute(*command)
+        assert "secret" not in str(told.value).lower()
+        assert told.value.__cause__ is None
+        assert told.value.__suppress_context__
+
+
 async def test_a_server_that_says_nothing_is_down_within_a_second() -> None:
     async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()

@@ -161,10 +161,25 @@ def test_no_user_agent_is_an_empty_one() -> None:
     assert not matches("{user_agent: '?*'}", NOBODY)
 
 
+@pytest.mark.parametrize(
+    "word", ["NO", "no", "yes", "on", "off", "true", "22:00", "0x1F", "1e3", "007", "1_000", ".inf"]
+)
+def test_a_word_is_a_word_whatever_other_readers_of_yaml_make_of_it(word: str) -> None:
+    assert matches(f"{{tier: {word}}}", replace(FACTS, claims=replace(FACTS.claims, tier=word)))
+    if word == "NO":
+        assert matches(f"{{country: {word}}}", replace(FACTS, place=Place(country="NO")))
+
+
 @pytest.mark.parametrize("address", ["::ffff:203.0.113.9", "2001:db8:42::1", "2001:db8:42:ffff:ffff:ffff:ffff:ffff"])
 def test_addresses_of_both_kinds(address: str) -> None:
     assert matches("{ip: $office}", replace(FACTS, address=ip_address(address)))
     assert not matches("{ip: [203.0.112.0/24, '2001:db8:43::/48']}", replace(FACTS, address=ip_address(address)))
+
+
+@pytest.mark.parametrize("written", ["::ffff:203.0.113.9", "::ffff:203.0.113.0/120", "203.0.113.9"])
+def test_a_mapped_network_means_the_ipv4_one(written: str) -> None:
+    for address in ("203.0.113.9", "::ffff:203.0.113.9"):
+        assert matches(f"{{ip: '{written}'}}", replace(FACTS, address=ip_address(address)))
 
 
 @pytest.mark.parametrize(

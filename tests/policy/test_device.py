@@ -37,6 +37,13 @@ def test_other_headers_are_another_device(change: dict[str, str]) -> None:
     assert identify(replace(REQUEST, **change), b"s").id != identify(REQUEST, b"s").id
 
 
+@pytest.mark.parametrize(
+    "change", [{"campaign": "utm_source=mail"}, {"request_id": "s"}, {"range": "bytes=5-"}, {"view": True}]
+)
+def test_how_it_was_asked_makes_no_other_device(change: dict[str, object]) -> None:
+    assert identify(replace(REQUEST, **change), b"s") == identify(REQUEST, b"s")
+
+
 def test_the_cookie_alone_makes_the_device_where_there_is_one() -> None:
     one = replace(REQUEST, device_cookie="c" * 22)
     other = replace(one, user_agent="Browser/2", client_network="198.51.100.0/24")

@@ -18,7 +18,7 @@ from gateway.policy.conditions import CONDITIONS
 from gateway.policy.conditions.base import Reader
 from gateway.policy.limits import read_limit
 from gateway.policy.model import NETWORK_TYPES, Claims, Facts, FileEntry, Limits, Place, Plan
-from gateway.policy.rules_reader import read_ruleset
+from gateway.policy.rules_reader import MISTAKES_MAX, read_ruleset
 from gateway.policy.ruleset import NO_RULES, RuleSet, Verdict
 from gateway.yaml_file import Bounds, parse
 
@@ -61,6 +61,24 @@ def test_no_rules_allow() -> None:
 @pytest.mark.parametrize(("otherwise", "allowed"), [("allow", True), ("deny", False)])
 def test_otherwise_decides_what_no_rule_does(otherwise: str, allowed: bool) -> None:
     assert rules(f"version: 1\notherwise: {otherwise}").judge(facts()) == Verdict(allowed, "otherwise")
+
+
+def test_mistakes_without_end_are_told_in_short_order() -> None:
+    """Each unknown name was compared with every list, and every list named: 300 of each took five seconds."""
+    lists = "".join(f"  {'l' * 20}{n:04}: [192.0.2.1]\n" for n in range(300))
+    lines = "".join(f"  - {{name: r{n}, when: {{ip: ${'l' * 20}x{n:04}}}, then: deny}}\n" for n in range(300))
+    _, mistakes = read(f"version: 1\notherwise: allow\nlists:\n{lists}rules:\n{lines}")
+    assert len(mistakes) == MISTAKES_MAX + 2
+    assert mistakes[-1].endswith(": and what follows is not looked at; correct the others first")
+    assert max(map(len, mistakes)) < 1000
+
+
+def test_a_mistake_shows_no_control_character_of_a_list_s_name() -> None:
+    _, (mistake,) = read(
+        'version: 1\notherwise: allow\nlists: {"o\\e[2Jffice": [192.0.2.1]}\n'
+        "rules: [{name: a, when: {ip: $ffi}, then: deny}]"
+    )
+    assert mistake.isprintable()
 
 
 MIXED = """
@@ -127,6 +145,13 @@ def test_rules_that_ask_the_same_are_each_asked() -> None:
     assert found.judge(facts(tier="gold")).would_deny == tuple(f"r{at}" for at in range(100))
     assert found.judge(facts(tier="free")).would_deny == ()
     assert found.judge(facts(tier="gold", address=ip_address("192.0.2.1"))).would_deny == ()
+
+
+def test_a_network_inside_another_is_asked_for_by_both() -> None:
+    networks = ("203.0.113.9", "203.0.113.0/24", "203.0.0.0/16", "198.51.100.0/24")
+    lines = "".join(f"  - {{name: {n}, mode: observe, when: {{ip: {n}}}, then: deny}}\n" for n in networks)
+    found = rules(f"version: 1\nrules:\n{lines}otherwise: allow")
+    assert found.judge(facts()).would_deny == networks[:3]
 
 
 def test_plans_and_what_is_asked_of_geo_data() -> None:

@@ -198,6 +198,12 @@ def test_any_key_of_the_set_verifies_and_each_only_its_own() -> None:
     assert isinstance(parse(token, KeySet([load_key(kid="2026-05", alg="HS256", secret=SECRET)]), ISSUER), Deny)
 
 
+def test_what_shops_have_in_common_shares_no_counter() -> None:
+    """They may share a Redis; and no issuer and id together are another issuer and id."""
+    told = [("shop.a", "1"), ("shop.b", "1"), ("shop.a", "11"), ("shop.a1", "1")]
+    assert len({replace(CLAIMS, issuer=issuer, token_id=name).token_key for issuer, name in told}) == len(told)
+
+
 def test_another_shops_token_is_refused() -> None:
     answer = parse(encode(replace(CLAIMS, issuer="other.example.com"), KEY), KEYS, ISSUER)
     assert isinstance(answer, Deny)
