@@ -307,3 +307,17 @@ async def test_without_any_journal_a_restart_is_no_reason_to_close(wire: Wire) -
     with pytest.raises(LedgerDown):
         await ledger.reserve(ask(random.Random(1), "b"))
     assert not isinstance(await ledger.reserve(ask(random.Random(1), "b")), Deny)
+
+
+async def test_a_newcomer_that_finds_an_empty_redis_first_hides_nothing(wire: Wire, folders: list[Path]) -> None:
+    first = Worker.on(wire, folders[0])
+    await entered([first])
+    sold = ask(random.Random(1), "sold")
+    assert isinstance(await first.ledger.reserve(sold), Reservation)
+    await lose_all(wire)
+    newcomer = Worker.on(wire, folders[1])
+    await entered([newcomer])
+    await entered([first, newcomer])
+    assert await first.ledger.usage(0, sold.token_key, ["file"]) == {"file": 1}
+    for worker in (first, newcomer):
+        worker.journal.close()

@@ -52,7 +52,7 @@ async def test_what_redis_loses_is_not_given_again(open_gateway: Opener, tmp_pat
         first.file("a.bin", SIZE)
         used = first.token("a.bin", downloads=1)
         revoked = first.token("a.bin", order_id="10002")
-        assert await asked(first, used, "10.1.0.1") == (200, "")
+        assert await answered(first, used, "10.1.0.1") == (200, "")
         await first.order(Order("revoke", int(time.time()), order_id="10002"))
 
         async def is_revoked() -> bool:

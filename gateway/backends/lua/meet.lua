@@ -40,12 +40,16 @@ end
 
 if keeps and not row[5] then redis.call('HSET', META, 'journaled', '1') end
 if not state then
-  -- It is new, or all of it is gone: another gateway may know, if there is a journal anywhere.
-  if keeps or known_epoch > 0 then close(false) else open_as(1) end
+  -- Nobody here has ever seen it open: it is new. Else all of it is gone.
+  if known_epoch == 0 then open_as(1) else close(false) end
 elseif row[2] ~= run then
   if state == 'closed' then close(true)
   elseif keeps or row[5] then close(false)
   else redis.call('HSET', META, 'run', run) end
+elseif state == 'open' and closing == '' and known_epoch > 0 and known_epoch ~= epoch then
+  -- All was gone, and a newcomer took it for new before anybody who knows had looked.
+  epoch, seq = 0, 0
+  close(false)
 elseif state == 'open' and (known_epoch > epoch or (known_epoch == epoch and known_seq > seq)) then
   close(false)
 end
