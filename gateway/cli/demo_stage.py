@@ -194,7 +194,7 @@ async def play(stage: Stage, act: Callable[[Stage], Awaitable[bool]]) -> bool | 
     """
     ready = asyncio.Event()
     plan = Plan(
-        command=worker_command("--config", str(stage.config)),
+        command=worker_command("--config", str(stage.config), "--workers", str(WORKERS)),
         workers=WORKERS,
         sockets=stage.sockets[:1],
         management=stage.sockets[1:],
