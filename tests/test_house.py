@@ -202,7 +202,12 @@ def test_the_compose_file_gives_the_gateway_what_its_settings_ask_for() -> None:
     assert gateway["read_only"] is True
     assert "--appendonly yes" in " ".join(redis["command"])
     assert "--maxmemory-policy noeviction" in " ".join(redis["command"])
-    settings = load(ROOT / "config/gateway.yaml", {**SECRETS, "GATEWAY_REDIS": gateway["environment"]["GATEWAY_REDIS"]})
+    own = {name: gateway["environment"][name] for name in ("GATEWAY_REDIS", "GATEWAY_JOURNAL__PATH")}
+    settings = load(ROOT / "config/gateway.yaml", {**SECRETS, **own})
+    assert settings.journal is not None
+    # On a volume, whose owner is the image's folder's: the root file system can only be read.
+    assert f"journal:{settings.journal.path}" in gateway["volumes"]
+    assert f"install -d -o 10001 -g 10001 -m 700 {settings.journal.path}" in (ROOT / "config/Dockerfile").read_text()
     assert str(settings.management.listen.port) in gateway["healthcheck"]["test"][-1]
 
 

@@ -66,6 +66,7 @@ def test_a_huge_name_keeps_its_ending(letter: str) -> None:
 
 def test_a_huge_ending_is_no_ending() -> None:
     assert file_name("a." + "b" * 5000) == "a." + "b" * 228
+    assert file_name("." + "b" * 5000) == "." + "b" * 229
 
 
 @given(st.text(max_size=400) | st.text(alphabet='aż/\\."%; \r\n\x00\x7f\x85\u2028\u202e\ud800\uff0fNUL', max_size=40))

@@ -141,6 +141,49 @@ async def test_after_an_outage_the_living_come_before_the_reaper(monkeypatch: py
     await keeper.stop()
 
 
+class Trimmed:
+    """Events that remember what was trimmed."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int]] = []
+
+    async def trim(self, shard: int, keep_seconds: int) -> int:
+        self.told.append((shard, keep_seconds))
+        return 0
+
+
+async def test_old_events_go_now_and_then_from_every_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "EVERY", 0.01)
+    monkeypatch.setattr(housekeeping, "TRIM_EVERY", 0.15)
+    ledger, events = Quiet(), Trimmed()
+    keeper = Housekeeping(
+        ledger, events, shards=2, lease=9, keep_events=77, agree=ledger.ping, on_ledger=lambda wrong: None
+    )
+    await keeper.start()
+    await asyncio.sleep(0.4)
+    await keeper.stop()
+    assert events.told == [(0, 77), (1, 77)] * (len(events.told) // 2)
+    assert 2 <= len(events.told) <= 6
+
+
+async def test_a_redis_that_comes_back_as_another_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "EVERY", 0.01)
+    ledger, told = Quiet(), list[str]()
+    wrong = ""
+
+    async def agree() -> None:
+        if wrong:
+            raise SettingsError(wrong)
+
+    keeper = Housekeeping(ledger, Trimmed(), shards=1, lease=9, keep_events=1, agree=agree, on_ledger=told.append)
+    await keeper.start()
+    for is_down, wrong in ((True, "it evicts"), (False, "it evicts"), (False, "")):  # noqa: B007 - `agree` reads it
+        ledger.is_down = is_down
+        await asyncio.sleep(0.1)
+    await keeper.stop()
+    assert told == ["", "away", "it evicts", ""]
+
+
 async def test_other_shards_on_the_same_redis_are_refused(wire: Wire) -> None:
     first = await ledger_on(wire, 2).agree("one")
     assert await ledger_on(wire, 2).agree("two") == first == "one"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
 from gateway.errors import LedgerDown, ReservationGone
 from gateway.policy.model import Claims, FileEntry, Grant, Outcome, Reservation
 from gateway.policy.reasons import Reason
-from gateway.services.settlement import BATCH, Running, Settlement
+from gateway.services.settlement import BATCH, RETRY, Running, Settlement
 
 
 class Ledger:
@@ -104,9 +105,11 @@ async def test_a_ledger_that_is_away_is_asked_again(ledger: Ledger) -> None:
     settlement = Settlement(ledger, lease=30)
     settlement.start()
     one = running("one", Connection(100))
+    began = time.monotonic()
     settlement.finish(one, "complete")
     await asyncio.wait_for(one.closed.wait(), 3)
     assert len(ledger.settled) == 1
+    assert time.monotonic() - began > 0.5 * RETRY, "who is down is not asked as fast as can be"
     await settlement.stop(0)
 
 

@@ -103,6 +103,7 @@ async def test_open_addresses() -> None:
         assert (await session.get("/healthz")).status == 200
         assert (await session.get("/readyz")).status == 200
         page = await session.get("/")
+        assert (page.headers["X-Content-Type-Options"], page.headers["Cache-Control"]) == ("nosniff", "no-store")
         assert "1 of 1 workers ready" in await page.text()
         assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
 

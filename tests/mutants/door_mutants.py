@@ -1,0 +1,235 @@
+"""Mistakes at the door: connections without deadlines, decoded addresses, secrets in words, and doors left open."""
+
+from __future__ import annotations
+
+from mutant import mutant
+
+DOOR = (
+    mutant(
+        "half a head is waited for",
+        "web/connections.py",
+        (
+            "        super().connection_made(transport)\n        self._expect_head()\n",
+            "        super().connection_made(transport)\n",
+        ),
+        test="web/test_deadlines.py::test_first_head_has_its_deadline",
+        shows="TimeoutError",
+    ),
+    mutant(
+        "idle connections stay for an hour",
+        "web/connections.py",
+        ("keepalive_timeout=limits.keepalive", "keepalive_timeout=3630"),
+        test="web/test_deadlines.py::test_idle_connection_is_closed_after_keepalive",
+        shows="assert |TimeoutError",
+    ),
+    mutant(
+        "a head may be endless",
+        "web/connections.py",
+        (
+            "            if self._head_bytes > self._guard.limits.head_bytes:\n",
+            "            if self._head_bytes < 0:\n",
+        ),
+        test="web/test_deadlines.py::test_head_that_never_ends_is_cut_by_its_size",
+        shows="assert |TimeoutError",
+    ),
+    mutant(
+        "any number of requests waits on one connection",
+        "web/connections.py",
+        (
+            "            if len(self._messages) > self._guard.limits.pipelined:\n",
+            "            if self._messages is None:\n",
+        ),
+        test="web/test_deadlines.py::test_pipelining_is_bounded",
+        shows="assert |TimeoutError",
+    ),
+    mutant(
+        "a client that left leaves its origin waiting",
+        "web/connections.py",
+        ("handler_cancellation=True", "handler_cancellation=False"),
+        test="web/test_deadlines.py::test_a_client_that_leaves_ends_what_waits_for_an_origin",
+    ),
+    mutant(
+        "a fault in mid-body puts a second answer into the first",
+        "web/connections.py",
+        ("        if request.writer.output_size > 0:\n", "        if request.writer.output_size < 0:\n"),
+        test="web/test_deadlines.py::test_a_fault_in_mid_body_ends_the_connection_and_adds_no_second_answer",
+    ),
+    mutant(
+        "a peer that died with data in flight is kept",
+        "web/connections.py",
+        ("> limits.dead_peer:\n", "> 10**6:\n"),
+        test="web/test_deadlines.py::test_peer_that_died_with_data_in_flight_is_cut",
+        shows="assert |TimeoutError",
+    ),
+    mutant(
+        "a paused reader is taken for dead",
+        "web/connections.py",
+        ("if retransmits or probes >= _PROBES_UNANSWERED else 0.0", "if last_ack else 0.0"),
+        test="web/test_deadlines.py::test_paused_reader_stays_and_may_go_on",
+    ),
+    mutant(
+        "old TLS is spoken",
+        "web/listener.py",
+        (
+            "context.minimum_version = ssl.TLSVersion.TLSv1_2",
+            'context.minimum_version = ssl.TLSVersion.TLSv1\n    context.set_ciphers("DEFAULT@SECLEVEL=0")',
+        ),
+        test="web/test_deadlines.py::test_old_tls_is_refused",
+    ),
+    mutant(
+        "what cannot be parsed is logged",
+        "web/connections.py",
+        ('or too long: %s", type(exc).__name__)', 'or too long: %s", exc)'),
+        test="web/test_deadlines.py::test_nothing_of_what_cannot_be_parsed_is_logged",
+    ),
+    mutant(
+        "a fault is logged in its own words",
+        "services/faults.py",
+        ('    return f"{type(error).__name__}{cause}"', '    return f"{error!r}{cause}"'),
+        test="web/test_management.py::test_fault_is_described_without_its_text",
+    ),
+    mutant(
+        "a path is decoded before it is taken apart",
+        "web/door.py",
+        ("parse_path(request.rel_url.raw_path)", "parse_path(request.rel_url.path)"),
+        test="door/test_answers.py::test_refusals",
+    ),
+    mutant(
+        "who drains takes on more",
+        "web/door.py",
+        ("            if self._status.draining:\n", "            if self._status is None:\n"),
+        test="door/test_answers.py::test_draining_refuses_new_requests",
+    ),
+    mutant(
+        "who is full takes on more",
+        "web/door.py",
+        ("        if not self._memory.has_room():\n", "        if self._memory is None:\n"),
+        test="door/test_answers.py::test_a_worker_that_is_full_takes_no_new_download_and_charges_nothing",
+        shows="KeyError: 'Retry-After'",
+    ),
+    mutant(
+        "a link page counts",
+        "web/door.py",
+        (
+            "        opened = await self._gatekeeper.open_link(asked)\n",
+            "        await self._gatekeeper.admit(asked)\n        opened = await self._gatekeeper.open_link(asked)\n",
+        ),
+        test="door/test_answers.py::test_the_link_page_counts_nothing",
+    ),
+    mutant(
+        "an object that changed since its stat is an error",
+        "web/door.py",
+        ("            if isinstance(error, OriginChanged):\n", "            if error is None:\n"),
+        test="door/test_counting.py::test_the_object_is_replaced_between_stat_and_open",
+    ),
+    mutant(
+        "what is wrong with a token is told as the shop's words",
+        "web/door.py",
+        ("deny.message if deny and deny.reason is Reason.RULE_DENIED else None", "deny.message if deny else None"),
+        test="door/test_answers.py::test_a_page_shows_no_inner_words_as_the_shops",
+    ),
+    mutant(
+        "scripts may read the device's cookie",
+        "web/door.py",
+        ('f"; HttpOnly; SameSite=Lax{secure}"', 'f"; SameSite=Lax{secure}"'),
+        test="door/test_nothing_lost.py::test_the_device_cookie_is_for_us_alone",
+    ),
+    mutant(
+        "headers are read of anybody",
+        "web/intake.py",
+        (
+            "client_address(peer, headers, trusted)",
+            'client_address(peer, headers, trusted or [ip_network("0.0.0.0/0")])',
+        ),
+        ("list(request.headers.items()) if trusted else []", "list(request.headers.items())"),
+        ("import re\n", "import re\nfrom ipaddress import ip_network\n"),
+        test="web/test_intake.py::test_without_trusted_proxies_no_header_names_the_client",
+    ),
+    mutant(
+        "the first of two Range headers counts",
+        "web/intake.py",
+        ('return ", ".join(values) if values else None', "return values[0] if values else None"),
+        test="web/test_intake.py::test_several_lines_of_a_header_are_one",
+    ),
+    mutant(
+        "metrics are open to all",
+        "web/management.py",
+        ("    if not token:\n        text =", "    if not token:\n        return None\n        text ="),
+        test="web/test_management.py::test_with_no_token_configured_403_for_all",
+    ),
+    mutant(
+        "the management token is compared letter by letter",
+        "web/management.py",
+        (
+            'hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token.encode())',
+            'given.strip().encode("utf-8", "surrogateescape") == token.encode()',
+        ),
+        test="web/test_management.py::test_how_much_of_the_token_was_right_is_not_to_be_timed",
+    ),
+    mutant(
+        "the API asks for no token",
+        "web/management.py",
+        (' or request.path.startswith("/api/")', ""),
+        test="web/test_management.py::test_without_the_token_401",
+    ),
+    mutant(
+        "a name of a file is markup",
+        "web/pages.py",
+        ("            autoescape=True,\n", "            autoescape=False,\n"),
+        test="web/test_pages.py::test_a_hostile_name_is_only_text",
+    ),
+    mutant(
+        "a page may be framed",
+        "web/pages.py",
+        ("; frame-ancestors 'none'", ""),
+        test="web/test_pages.py::test_a_page_loads_nothing_sends_nothing_and_is_framed_by_nobody",
+    ),
+    mutant(
+        "a page's file is in its repr",
+        "web/pages.py",
+        ('        return f"LinkFile({self.name!r})"', '        return f"LinkFile({self.name!r}, {self.href!r})"'),
+        test="web/test_pages.py::test_the_token_stays_out_of_the_repr",
+    ),
+    mutant(
+        "a worker without Redis is ready",
+        "web/status.py",
+        (
+            '(("draining",) if self.report.draining else ()) + self.report.missing',
+            '("draining",) if self.report.draining else ()',
+        ),
+        test="web/test_management.py::test_readyz_says_what_is_missing",
+    ),
+    mutant(
+        "a request's token is in its repr",
+        "policy/model.py",
+        ("    token: str = field(repr=False)", "    token: str"),
+        test="web/test_intake.py::test_no_secret_is_in_a_repr",
+    ),
+    mutant(
+        "a link is told as revoked before it is",
+        "services/linking.py",
+        (
+            (
+                "    time = await _command(subject, fresh, None, control)\n"
+                '    await _tell("link.revoked", subject, told, events, shards)\n'
+            ),
+            (
+                '    await _tell("link.revoked", subject, told, events, shards)\n'
+                "    time = await _command(subject, fresh, None, control)\n"
+            ),
+        ),
+        test="services/test_linking.py::test_what_is_not_in_force_is_not_told",
+    ),
+    mutant(
+        "what a worker says is markup",
+        "web/management.py",
+        ('f"<td>{escape(str(cell))}"', 'f"<td>{cell}"'),
+        test="web/test_management.py::test_page_escapes_what_workers_say",
+    ),
+    mutant(
+        "a misspelt setting is passed over",
+        "settings.py",
+        ('extra="forbid"', 'extra="ignore"'),
+        test="test_settings.py::test_a_mistake_is_one_line_that_says_what_would_be_right",
+    ),
+)

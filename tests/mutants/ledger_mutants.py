@@ -1,0 +1,425 @@
+"""Mistakes with Redis, counting and settling: what loses a download or an event, or gives one twice."""
+
+from __future__ import annotations
+
+from mutant import mutant
+
+LEDGER = (
+    mutant(
+        "first look, then count",
+        "backends/redis_ledger.py",
+        (
+            (
+                "        reply = await self._shards.run(self._reserve, ask.shard, keys, args)\n"
+                '        if reply[0] == "deny":\n'
+                "            if"
+            ),
+            (
+                '        reply = await self._shards.run(self._reserve, ask.shard, keys, [args[0], "peek"])\n'
+                '        if reply[0] != "deny":\n'
+                '            reply = await self._shards.run(self._reserve, ask.shard, keys, [args[0], "late"])\n'
+                '        if reply[0] == "deny":\n'
+                "            if"
+            ),
+        ),
+        test="backends/test_ledger_race.py::test_exactly_the_limit_is_granted",
+    ),
+    mutant(
+        "the client library retries by itself",
+        "backends/redis_client.py",
+        ("Retry(NoBackoff(), 0)", "Retry(NoBackoff(), 3)"),
+        test="backends/test_redis_groups.py::test_a_lost_reply_is_down_and_nothing_is_sent_again",
+    ),
+    mutant(
+        "a Redis that says nothing is waited for",
+        "backends/redis_client.py",
+        ("\nTIMEOUT = 0.8\n", "\nTIMEOUT = 4.0\n"),
+        test="backends/test_redis_client.py::test_a_server_that_says_nothing_is_down_within_a_second",
+    ),
+    mutant(
+        "an error of Redis quotes what it was sent",
+        "backends/redis_line.py",
+        ('if code := getattr(error, "status_code", None):', "if code := text:"),
+        test="backends/test_redis_client.py::test_an_error_reply_that_quotes_our_arguments_is_not_passed_on",
+    ),
+    mutant(
+        "each request asks a dead Redis for itself",
+        "backends/redis_line.py",
+        ("        if loop.time() < self._fail_until:\n", "        if loop.time() < 0:\n"),
+        test="backends/test_redis_client.py::test_a_server_that_says_nothing_is_down_within_a_second",
+        shows="AssertionError: Regex|Failed|AssertionError",
+    ),
+    mutant(
+        "a master that became a replica is asked for ever",
+        "backends/redis_line.py",
+        ("        if any(isinstance(reply, ReadOnlyError) for reply in replies):\n", "        if not replies:\n"),
+        test="backends/test_redis_client.py::test_a_master_that_became_a_replica_is_left",
+    ),
+    mutant(
+        "a Redis that evicts keys is good enough",
+        "backends/redis_ledger.py",
+        ('if policy != "noeviction" and', 'if policy == "never" and'),
+        test="services/test_housekeeping.py::test_a_server_that_evicts_is_refused",
+    ),
+    mutant(
+        "another number of shards is good enough",
+        "backends/redis_ledger.py",
+        ("        if int(shards) != self._shards.count:\n", "        if not shards:\n"),
+        test="services/test_housekeeping.py::test_other_shards_on_the_same_redis_are_refused",
+    ),
+    mutant(
+        "events are trimmed before a consumer has read them",
+        "backends/redis_events.py",
+        (", *await self._unread(shard)])", "])"),
+        test="backends/test_redis_events.py::test_trim_never_takes_what_a_group_has_not_finished",
+    ),
+    mutant(
+        "events are trimmed by their number",
+        "backends/redis_events.py",
+        (
+            '"XTRIM", stream(shard), "MINID", how, "{}-{}".format(*oldest_kept))',
+            '"XTRIM", stream(shard), "MAXLEN", "=", 5)',
+        ),
+        test="backends/test_redis_events.py::test_trim_is_exact_and_by_age",
+    ),
+    mutant(
+        "reading page by page repeats an event",
+        "backends/redis_events.py",
+        ('            start = f"({page[-1][0]}"', '            start = f"{page[-1][0]}"'),
+        test="backends/test_redis_events.py::test_pages_lose_and_repeat_nothing",
+    ),
+    mutant(
+        "an order that cannot be read is skipped",
+        "backends/redis_control.py",
+        (
+            "                    fault = _unreadable(entry_id, error)\n                    break\n",
+            "                    log.debug(error)\n",
+        ),
+        test="services/test_control.py::test_what_cannot_be_read_lets_nobody_in_at_once_and_is_logged_once",
+    ),
+    mutant(
+        "a control stream that says nothing is up to date",
+        "services/control.py",
+        ("return self._caught_up and time.monotonic() - self._heard <= SILENCE", "return self._caught_up"),
+        test="services/test_control.py::test_a_server_that_says_nothing_counts_as_down_after_two_seconds",
+    ),
+    mutant(
+        "somebody is let in before all revocations are read",
+        "services/control.py",
+        ("        if now - self._heard > SILENCE:\n            self._caught_up = False\n", ""),
+        test="services/test_control.py::test_after_silence_nobody_is_let_in_before_all_is_read",
+    ),
+    mutant(
+        "a revocation does not cut what runs",
+        "services/control.py",
+        ('        if any(order.verb == "revoke" for order in orders):\n', "        if not self:\n"),
+        test="services/test_control.py::test_an_order_is_in_force_within_a_second_and_cuts",
+    ),
+    mutant(
+        "a download that runs is cut when its link expires",
+        "backends/lua/renew.lua",
+        (
+            "local more, reason = wanted - request.granted, nil",
+            "local more, reason = wanted - request.granted, ask.expires <= now and 'token.expired' or nil",
+        ),
+        test="backends/test_ledger_model.py::test_scripts_agree_with_the_model",
+    ),
+    mutant(
+        "a look costs a download",
+        "backends/lua/settle.lua",
+        ("transfer.acked < ask.refund_below", "transfer.acked < 0"),
+        test="door/test_counting.py::test_small_slices_add_up_to_a_download",
+    ),
+    mutant(
+        "settled twice, given back twice",
+        "backends/lua/settle.lua",
+        ("write('DEL', REQUEST)\n", ""),
+        ("write('HSET', REQUEST, 'state', 'closed')\n", ""),
+        test="backends/test_ledger_model.py::test_scripts_agree_with_the_model",
+    ),
+    mutant(
+        "a buyer who changes networks is another buyer",
+        "backends/lua/ledger.lua",
+        ("  if device.cookie then fields[#fields + 1] = 'c:' .. device.cookie end\n", ""),
+        test="door/test_counting.py::test_the_device_cookie_follows_a_buyer_from_network_to_network",
+    ),
+    mutant(
+        "a resume on another network is another download",
+        "backends/lua/ledger.lua",
+        ("  if device.agent then fields[#fields + 1] = 'a:' .. device.agent end\n", ""),
+        test="door/test_counting.py::test_another_network_is_another_download_but_a_resume_with_the_same_agent_is_not",
+    ),
+    mutant(
+        "a replaced file is resumed as the old one's download",
+        "backends/lua/ledger.lua",
+        ("if transfer.size ~= ask.size or transfer.etag ~= ask.etag then return nil end", ""),
+        test="backends/test_ledger_corners.py::test_another_version_of_a_file_is_another_download",
+    ),
+    mutant(
+        "a counter is forgotten earlier than was said before",
+        "backends/lua/ledger.lua",
+        ("(left >= 0 and now + left < at)", "left >= 0"),
+        test="backends/test_ledger_corners.py::test_counters_are_kept_for_the_latest_end_that_is_known",
+    ),
+    mutant(
+        "the reaper comes before the living",
+        "services/housekeeping.py",
+        ("or time.monotonic() - self._seen_since < self._lease:", "or time.monotonic() < 0:"),
+        test="services/test_housekeeping.py::test_after_an_outage_the_living_come_before_the_reaper",
+    ),
+    mutant(
+        "one unreadable reservation hides those behind it",
+        "backends/redis_ledger.py",
+        (
+            '                    await self._wire.execute("ZINCRBY", f"{prefix}:leases", POSTPONED_MS, request_id)\n',
+            "                    break\n",
+        ),
+        test="services/test_housekeeping.py::test_one_unreadable_reservation_hides_none_behind_it",
+    ),
+    mutant(
+        "a lease is not renewed while its reader stalls",
+        "services/settlement.py",
+        ("kept = [*self._running, ", "kept = ["),
+        test="services/test_settlement.py::test_one_lease_that_fails_stops_no_other",
+    ),
+    mutant(
+        "a stalled reader is taken for dead",
+        "services/settlement.py",
+        ("self._beat_every = lease / 3", "self._beat_every = lease * 3"),
+        test="door/test_counting.py::test_a_stalled_reader_keeps_its_lease",
+        shows="aiohttp.client_exceptions.ClientPayloadError",
+    ),
+    mutant(
+        "a download is settled before its last bytes are acknowledged",
+        "services/settlement.py",
+        ("if self.connection is None or self.acknowledged >= self.sent:", "if self.sent >= 0:"),
+        test="services/test_settlement.py::test_it_waits_for_the_last_acknowledgement",
+    ),
+    mutant(
+        "a settlement that finds Redis down is lost",
+        "services/settlement.py",
+        (
+            "            except LedgerDown:\n                await asyncio.sleep(RETRY)\n",
+            "            except LedgerDown:\n                break\n",
+        ),
+        test="services/test_settlement.py::test_a_ledger_that_is_away_is_asked_again",
+    ),
+    mutant(
+        "a reservation that the ledger has lost goes on",
+        "services/settlement.py",
+        ("                running.stop(GONE)\n", "                pass\n"),
+        test="services/test_settlement.py::test_a_lost_reservation_is_cut_and_told_so",
+    ),
+    mutant(
+        "one lease that fails ends all others",
+        "services/settlement.py",
+        (
+            "        except Exception as error:  # noqa: BLE001  one lease",
+            "        except KeyError as error:  # noqa: BLE001  one lease",
+        ),
+        test="services/test_settlement.py::test_one_lease_that_fails_stops_no_other",
+        shows="ValueError: bad",
+    ),
+    mutant(
+        "a part that arrived is a complete download",
+        "services/settlement.py",
+        ('"complete" if delivered == running.reservation.asked else "client_left"', '"complete"'),
+        test="door/test_counting.py::test_a_client_that_leaves_is_charged_for_what_its_kernel_took",
+    ),
+    mutant(
+        "bytes go out before Redis has said yes",
+        "services/gatekeeper.py",
+        (
+            "            return await asyncio.shield(task)\n",
+            (
+                "            task.add_done_callback(lambda done: done.exception())\n"
+                "            return self._ledger.assume(ask)[0]\n"
+            ),
+        ),
+        test="door/test_nothing_lost.py::test_no_byte_goes_out_while_redis_says_nothing",
+    ),
+    mutant(
+        "where Redis is down, all is allowed",
+        "services/gatekeeper.py",
+        (
+            "            return await asyncio.shield(task)\n",
+            (
+                "            return await asyncio.shield(task)\n"
+                "        except LedgerDown:\n"
+                "            return self._ledger.assume(ask)[0]\n"
+            ),
+        ),
+        test="door/test_nothing_lost.py::test_no_byte_goes_out_while_redis_says_nothing",
+    ),
+    mutant(
+        "where revocations cannot be read, all is allowed",
+        "services/gatekeeper.py",
+        ("return bool(self._device_secret) and self._grounds.ready()", "return bool(self._device_secret)"),
+        test="door/test_nothing_lost.py::test_nobody_is_let_in_while_revocations_cannot_be_read",
+    ),
+    mutant(
+        "where the geo data are broken, nothing is known of anybody",
+        "services/gatekeeper.py",
+        (
+            "        return Place() if geo is None else geo.look_up(request.client_address)\n",
+            (
+                "        try:\n"
+                "            return Place() if geo is None else geo.look_up(request.client_address)\n"
+                "        except GeoDown:\n"
+                "            return Place()\n"
+            ),
+        ),
+        test="door/test_nothing_lost.py::test_broken_geo_data_let_nobody_in",
+    ),
+    mutant(
+        "a client that leaves while Redis is asked is not settled",
+        "services/gatekeeper.py",
+        ("            task.add_done_callback(self._give_back)\n", ""),
+        test="door/test_nothing_lost.py::test_a_client_that_leaves_while_redis_is_asked_is_settled_by_its_worker",
+    ),
+    mutant(
+        "a link revoked while the ledger was asked is served",
+        "services/gatekeeper.py",
+        (
+            "if reservation is not None and self._control.standing.is_revoked(claims):",
+            "if reservation is not None and claims is None:",
+        ),
+        test="door/test_nothing_lost.py::test_a_link_revoked_while_the_ledger_is_asked_gives_nothing",
+    ),
+    mutant(
+        "HEAD counts",
+        "services/gatekeeper.py",
+        ("charged = plan.sends_body or (", "charged = True or ("),
+        test="door/test_answers.py::test_preconditions_and_head_send_no_body_and_count_nothing",
+    ),
+    mutant(
+        "an external file counts nothing",
+        "services/gatekeeper.py",
+        ('(plan.elsewhere and request.method == "GET")', "False"),
+        test="door/test_policy.py::test_an_external_file_is_counted_and_sent_elsewhere",
+    ),
+    mutant(
+        "a flood of refusals is a flood of events",
+        "services/flood.py",
+        ("return count <= ", "return 0 <= count or count <= "),
+        test="door/test_answers.py::test_a_flood_of_refusals_of_one_token_is_not_all_stored",
+    ),
+    mutant(
+        "an answer sends more than it was granted",
+        "services/delivery.py",
+        (
+            "piece = min(left, await self._allowed(channel))",
+            "await self._allowed(channel)\n                piece = left",
+        ),
+        test="door/test_counting.py::test_past_its_budget_a_repeat_is_cut_visibly",
+    ),
+    mutant(
+        "an answer that must be cut ends politely",
+        "services/delivery.py",
+        ("                self._channel.abort()\n", "                self._channel.finish()\n"),
+        test="door/test_counting.py::test_past_its_budget_a_repeat_is_cut_visibly",
+        shows="TimeoutError",
+    ),
+    mutant(
+        "a rate is each request's own",
+        "services/delivery.py",
+        ("            await asyncio.sleep(slot.wait)\n", ""),
+        test="door/test_policy.py::test_a_rate_is_shared_by_all_transfers_of_a_token",
+    ),
+    mutant(
+        "a file that was opened is left open",
+        "services/delivery.py",
+        ("        finally:\n            await body.aclose()\n", "        finally:\n            pass\n"),
+        test="door/test_nothing_lost.py::test_descriptors_go_back_to_where_they_were",
+    ),
+    mutant(
+        "a failing origin costs a download",
+        "services/delivery.py",
+        (
+            '            return "origin_failed", reason_of(error).text',
+            '            return "cut", reason_of(error).text',
+        ),
+        test="door/test_counting.py::test_the_object_is_replaced_between_stat_and_open",
+    ),
+    mutant(
+        "an event holds line breaks",
+        "policy/events.py",
+        ('    return _UNCLEAN.sub("\\ufffd", text[:length])', "    return text[:length]"),
+        test="policy/test_events.py::test_values_are_cleaned_and_bounded",
+    ),
+    mutant(
+        "an event holds an external file's signature",
+        "policy/record.py",
+        ('fields["file.key"] = file.recorded', 'fields["file.key"] = file.identity'),
+        test="door/test_policy.py::test_an_external_addresss_query_is_no_ones_business",
+    ),
+    mutant(
+        "what mail tools append makes another device",
+        "policy/device.py",
+        (
+            "request.client_hints, request.client_network)",
+            "request.client_hints, request.client_network, request.campaign)",
+        ),
+        test="policy/test_device.py::test_how_it_was_asked_makes_no_other_device",
+    ),
+    mutant(
+        "the raw cookie is kept",
+        "policy/device.py",
+        (
+            '_digest(secret, "cookie", request.device_cookie) if request.device_cookie else None',
+            "request.device_cookie",
+        ),
+        test="policy/test_device.py::test_nothing_raw_is_kept",
+    ),
+    mutant(
+        "an order has another shard on another machine",
+        "policy/shards.py",
+        ("crc32(key.encode(", "hash(key.encode("),
+        test="policy/test_shards.py::test_a_key_has_one_shard_for_ever",
+    ),
+    mutant(
+        "a script that Redis has forgotten is lost",
+        "backends/redis_client.py",
+        ("        if isinstance(reply, NoScriptError):\n", "        if reply is script:\n"),
+        test="backends/test_redis_client.py::test_a_script_survives_a_script_flush",
+        shows="gateway.errors.LedgerDown",
+    ),
+    mutant(
+        "an outage does not count against the reaper",
+        "services/housekeeping.py",
+        ("why: str) -> None:\n        self._seen_since = None\n", "why: str) -> None:\n"),
+        test="services/test_housekeeping.py::test_after_an_outage_the_living_come_before_the_reaper",
+    ),
+    mutant(
+        "who stops does not settle what has ended",
+        "services/settlement.py",
+        ("await asyncio.wait_for(asyncio.gather(*closing), patience)", "asyncio.gather(*closing).cancel()"),
+        test="services/test_settlement.py::test_who_stops_settles_what_has_ended",
+    ),
+    mutant(
+        "a token of tomorrow is good once it is known",
+        "services/gatekeeper.py",
+        ("return timely(claims, int(time.time())) or claims", "return claims"),
+        test="door/test_answers.py::test_refusals",
+    ),
+    mutant(
+        "a link that is over shows its page",
+        "services/gatekeeper.py",
+        ("        if expires_at <= time.time():\n", "        if expires_at <= 0:\n"),
+        test="door/test_answers.py::test_refusals",
+        shows="assert |ValueError: too many",
+    ),
+    mutant(
+        "nobody is told when to come again",
+        "services/gatekeeper.py",
+        ("deny.retry_after or RETRY_AFTER.get(deny.reason)", "deny.retry_after"),
+        test="door/test_answers.py::test_draining_refuses_new_requests",
+        shows="KeyError: 'Retry-After'",
+    ),
+    mutant(
+        "what a link was extended to is forgotten",
+        "policy/decide.py",
+        ("        expiry_of(claims, plan, policy.standing),\n", "        claims.expires_at,\n"),
+        test="door/test_policy.py::test_extending_overrides_the_expiry",
+    ),
+)

@@ -1,0 +1,382 @@
+"""Mistakes with the origin and the bytes: a client's defaults, a store that is believed, an end that looks like one."""
+
+from __future__ import annotations
+
+from mutant import mutant
+
+ORIGIN = (
+    mutant(
+        "a download may take 300 s in all",
+        "backends/s3_client.py",
+        ("aiohttp.ClientTimeout(total=None, ", "aiohttp.ClientTimeout(total=300, "),
+        test="backends/test_s3_client.py::test_nothing_bounds_a_download_that_goes_on",
+    ),
+    mutant(
+        "the 101st connection to the store waits",
+        "backends/s3_client.py",
+        ("limit=0, ", ""),
+        test="backends/test_s3_client.py::test_no_download_waits_for_another",
+    ),
+    mutant(
+        "a slow reader costs what the client library likes to read",
+        "backends/s3_client.py",
+        ("read_bufsize=wire.read_size", "read_bufsize=1 << 30"),
+        test="backends/test_s3_client.py::test_what_nobody_reads_is_not_fetched",
+    ),
+    mutant(
+        "a store that drips its head holds the client for ever",
+        "backends/s3_client.py",
+        ("async with asyncio.timeout(self._wire.connect_timeout + self._wire.read_timeout):", "if True:"),
+        test="backends/test_s3_client.py::test_a_head_that_drips_is_given_up",
+    ),
+    mutant(
+        "the client library tries again behind our back",
+        "backends/s3_client.py",
+        ("        middlewares=(_no_hidden_retry,),\n", ""),
+        test="backends/test_s3_faults.py::test_a_broken_connection_costs_three_requests_at_most",
+    ),
+    mutant(
+        "a failing store is asked without end",
+        "backends/s3_tries.py",
+        ("\nREQUESTS = 3\n", "\nREQUESTS = 5\n"),
+        test="backends/test_s3_faults.py::test_a_stat_that_fails",
+    ),
+    mutant(
+        "redirects of the store are followed",
+        "backends/s3_client.py",
+        ("allow_redirects=False", "allow_redirects=True"),
+        test="backends/test_s3_client.py::test_a_redirect_is_not_followed",
+    ),
+    mutant(
+        "the store may compress what it sends",
+        "backends/s3_client.py",
+        ('"Accept-Encoding": "identity", ', ""),
+        test="backends/test_s3_faults.py::test_each_get_names_its_range_its_version_and_no_coding",
+    ),
+    mutant(
+        "an error of the store quotes the signed address",
+        "backends/s3_client.py",
+        ("({type(error).__name__})", "({error})"),
+        test="backends/test_s3_client.py::test_no_error_quotes_a_signed_address",
+    ),
+    mutant(
+        "a refused address is used again",
+        "backends/s3_client.py",
+        ("                self._signer.forget(method, key)\n", "                pass\n"),
+        test="backends/test_s3_faults.py::test_a_refused_address_that_was_signed_a_while_ago_is_signed_anew",
+    ),
+    mutant(
+        "signed addresses are written anew on their way",
+        "backends/s3_signing.py",
+        ("URL(str(request.url), encoded=True)", "URL(str(request.url))"),
+        test="backends/test_s3_faults.py::test_what_is_sent_is_what_was_signed_letter_for_letter",
+    ),
+    mutant(
+        "an address signed for GET is used for HEAD",
+        "backends/s3_signing.py",
+        ("AWSRequest(method=method, ", 'AWSRequest(method="GET", '),
+        test="backends/test_s3_client.py::test_an_address_is_signed_for_its_method",
+    ),
+    mutant(
+        "a signed address is used when it has expired",
+        "backends/s3_signing.py",
+        ("is not None and now < known[0]:", "is not None:"),
+        test="backends/test_s3_faults.py::test_addresses_are_signed_again_before_they_expire",
+    ),
+    mutant(
+        "the signing library writes signatures to the log",
+        "backends/s3_signing.py",
+        ('logging.getLogger("botocore.auth").setLevel(logging.INFO)', "pass"),
+        test="backends/test_s3_faults.py::test_no_log_line_holds_a_signature",
+    ),
+    mutant(
+        "no If-Match to the store",
+        "backends/s3.py",
+        (', "If-Match": stored.etag}', "}"),
+        test="backends/test_s3_faults.py::test_each_get_names_its_range_its_version_and_no_coding",
+        shows="KeyError: 'if-match'",
+    ),
+    mutant(
+        "a download is continued at its beginning",
+        "backends/s3.py",
+        ("rest = ByteRange(self._part.stop - self._left, ", "rest = ByteRange(self._part.start, "),
+        test="backends/test_s3_faults.py::test_a_cut_body_is_continued_at_the_next_byte",
+    ),
+    mutant(
+        "a store that always breaks off is asked again and again",
+        "backends/s3.py",
+        ("while self._tries.left > 0 and not self._closed:", "while self._tries.left > -3 and not self._closed:"),
+        test="backends/test_s3_faults.py::test_without_progress_it_ends_after_three_requests",
+    ),
+    mutant(
+        "a body that ends early is an end",
+        "backends/s3.py",
+        ('failure = OriginDown(f"the store\'s answer ended {self._left} bytes early")', 'return b""'),
+        test="backends/test_s3_client.py::test_a_body_of_unknown_length_that_ends_early_is_no_end",
+    ),
+    mutant(
+        "more bytes than were asked for go on to the client",
+        "backends/s3.py",
+        ("                    if self._left < 0:\n", "                    if self._left < -(10**9):\n"),
+        test="backends/test_s3_faults.py::test_bytes_beyond_the_part_are_never_handed_on",
+    ),
+    mutant(
+        "the whole body is read into memory",
+        "backends/s3.py",
+        ("await self._content.readany()", "await self._content.read()"),
+        test="backends/test_s3_client.py::test_bytes_go_on_as_they_arrive",
+    ),
+    mutant(
+        "an answer that is refused keeps its connection",
+        "backends/s3.py",
+        ("        except OriginError:\n            answer.close()\n", "        except OriginError:\n"),
+        test="backends/test_s3_client.py::test_an_answer_that_is_refused_keeps_no_connection",
+    ),
+    mutant(
+        "a body that is left keeps its connection",
+        "backends/s3.py",
+        ("        self._closed = True\n        self._answer.close()\n", "        self._closed = True\n"),
+        test="backends/test_s3_client.py::test_a_body_that_is_left_keeps_no_connection",
+    ),
+    mutant(
+        "an object that was deleted in mid-download is down for a while",
+        "backends/s3.py",
+        ('raise OriginChanged("the object was deleted in mid-download") from None', "raise failure from None"),
+        test="backends/test_s3_faults.py::test_an_object_replaced_or_removed_in_mid_body_is_changed",
+    ),
+    mutant(
+        "a 200 to a Range is taken for the part",
+        "backends/s3_answers.py",
+        ("if part != ByteRange(0, stored.size) or length != stored.size:", "if length == -1:"),
+        test="backends/test_s3_client.py::test_a_store_that_ignores_range_is_not_believed",
+    ),
+    mutant(
+        "Content-Range is not looked at",
+        "backends/s3_answers.py",
+        (
+            "if found is None or tuple(map(int, found.groups())) != (part.start, part.stop - 1, stored.size):",
+            "if found is None:",
+        ),
+        test="backends/test_s3_faults.py::test_an_answer_that_is_not_surely_the_part_is_an_error_at_open",
+    ),
+    mutant(
+        "another version's bytes are taken where the store ignores If-Match",
+        "backends/s3_answers.py",
+        ("    if _etag(headers) != stored.etag:\n", "    if not _etag(headers):\n"),
+        test="backends/test_s3_faults.py::test_an_answer_that_is_not_surely_the_part_is_an_error_at_open",
+    ),
+    mutant(
+        "a weak ETag is good enough to resume by",
+        "backends/s3_answers.py",
+        ("re.compile(r'\"[\\x21", "re.compile(r'(?:W/)?\"[\\x21"),
+        test="backends/test_s3_client.py::test_a_stat_without_what_a_resume_needs_is_refused",
+    ),
+    mutant(
+        "compressed bytes are taken for the file's",
+        "backends/s3_answers.py",
+        ("    if not codings <= _PLAIN:\n", "    if not codings:\n"),
+        test="backends/test_s3_faults.py::test_an_answer_that_is_not_surely_the_part_is_an_error_at_open",
+    ),
+    mutant(
+        "a 412 of the store is a store that is down",
+        "backends/s3_answers.py",
+        ("(HTTPStatus.PRECONDITION_FAILED, HTTPStatus.REQ", "(0, HTTPStatus.REQ"),
+        test="backends/test_s3_faults.py::test_an_answer_that_is_not_surely_the_part_is_an_error_at_open",
+        shows="gateway.errors.OriginDown",
+    ),
+    mutant(
+        "failures of the store are remembered",
+        "backends/stat_cache.py",
+        ("        except FileMissing as missing:\n", "        except Exception as missing:\n"),
+        test="backends/test_stat_cache.py::test_failures_are_not_kept",
+    ),
+    mutant(
+        "one client that leaves ends the question of the others",
+        "backends/stat_cache.py",
+        ("        await asyncio.wait((task,))\n        return task.result()", "        return await task"),
+        test="backends/test_stat_cache.py::test_one_question_for_all_who_ask_and_one_who_leaves_does_not_end_it",
+        shows=".*CancelledError",
+    ),
+    mutant(
+        "what stores said is kept without end",
+        "backends/stat_cache.py",
+        ("if len(self._known) > self._entries:", "if not self._entries:"),
+        test="backends/test_stat_cache.py::test_the_least_recently_used_goes_first",
+    ),
+    mutant(
+        "symlinks in the folder are followed",
+        "backends/files.py",
+        ("_FOLDER | os.O_NOFOLLOW, dir_fd=folder", "_FOLDER, dir_fd=folder"),
+        test="backends/test_files.py::test_symlinks_are_not_followed",
+    ),
+    mutant(
+        "a key may climb out of the folder",
+        "backends/files.py",
+        ('any(step in ("", ".", "..") for step in steps)', 'any(step == "" for step in steps)'),
+        test="backends/test_files.py::test_a_key_climbs_nowhere",
+    ),
+    mutant(
+        "a sibling .gz is sent in the file's place",
+        "backends/files.py",
+        (
+            "        fd = os.open(name, _FILE, dir_fd=folder)\n",
+            (
+                "        try:\n"
+                '            fd = os.open(f"{name}.gz", _FILE, dir_fd=folder)\n'
+                "        except FileNotFoundError:\n"
+                "            fd = os.open(name, _FILE, dir_fd=folder)\n"
+            ),
+        ),
+        test="backends/test_files.py::test_a_compressed_sibling_is_another_file",
+    ),
+    mutant(
+        "a replaced file is sent as the old one",
+        "backends/files.py",
+        ("if now.etag != stored.etag or part.stop > now.size:", "if part.stop > now.size:"),
+        test="backends/test_files.py::test_a_file_that_was_replaced_is_never_opened_as_the_old_one",
+    ),
+    mutant(
+        "a file moved into another's place has its ETag",
+        "backends/files.py",
+        ('f"{status.st_ino}:{status.st_size}', 'f"{status.st_size}'),
+        test="backends/test_files.py::test_the_etag_follows_size_time_and_inode",
+    ),
+    mutant(
+        "a file that was replaced is left open",
+        "backends/files.py",
+        ("                os.close(fd)\n                raise OriginChanged", "                raise OriginChanged"),
+        test="backends/test_files.py::test_no_descriptor_is_left_open",
+    ),
+    mutant(
+        "a folder on the way is left open",
+        "backends/files.py",
+        ("            os.close(folder)\n            folder = inner", "            folder = inner"),
+        test="backends/test_files.py::test_no_descriptor_is_left_open",
+    ),
+    mutant(
+        "a disk that hangs is waited for",
+        "backends/files.py",
+        ("async with asyncio.timeout(self._timeout):", "async with asyncio.timeout(30):"),
+        test="backends/test_files.py::test_a_disk_that_hangs_is_left_and_what_it_opens_late_is_closed",
+    ),
+    mutant(
+        "what a slow disk opens late stays open",
+        "backends/files.py",
+        ("            discard(job.result())", "            job.result()"),
+        test="backends/test_files.py::test_a_disk_that_hangs_is_left_and_what_it_opens_late_is_closed",
+    ),
+    mutant(
+        "a folder that is not mounted is a shop without files",
+        "backends/files.py",
+        ('raise OriginDown(f"cannot open the folder', 'raise FileMissing(f"cannot open the folder'),
+        test="backends/test_files.py::test_a_root_that_is_gone_is_down_not_missing",
+        shows="gateway.errors.FileMissing",
+    ),
+    mutant(
+        "a short body ends as if it were whole",
+        "transfer/copy.py",
+        ('                    raise OriginDown("the body ended before its length")\n', "                    return\n"),
+        test="transfer/test_movers.py::test_chunks_go_on_as_they_arrive_and_windows_cut_only_their_last",
+    ),
+    mutant(
+        "a file that became shorter is waited for",
+        "transfer/copy.py",
+        ('raise OriginChanged("the file became shorter while it was sent")', 'return b""'),
+        test="transfer/test_movers.py::test_a_truncated_or_unreadable_file_is_not_an_end",
+    ),
+    mutant(
+        "a window may send more than it was given",
+        "transfer/copy.py",
+        (
+            "piece, self._rest = self._rest[:count], self._rest[count:]",
+            'piece, self._rest = self._rest, memoryview(b"")',
+        ),
+        test="transfer/test_movers.py::test_chunks_go_on_as_they_arrive_and_windows_cut_only_their_last",
+        shows="gateway.errors.OriginDown",
+    ),
+    mutant(
+        "an aborted answer closes one of two descriptors",
+        "transfer/channel.py",
+        ("                self._dup.shutdown(socket.SHUT_RDWR)\n", "                pass\n"),
+        test="transfer/test_channel.py::test_an_abort_is_visible_while_the_dup_is_held",
+    ),
+    mutant(
+        "the end of the last answer is kept from the client",
+        "transfer/channel.py",
+        ("                self._dup.shutdown(socket.SHUT_WR)\n", "                pass\n"),
+        test="transfer/test_channel.py::test_the_end_is_told_while_the_dup_is_held",
+        shows="TimeoutError",
+    ),
+    mutant(
+        "descriptors are leaked",
+        "transfer/channel.py",
+        ("        self._dup.close()\n        self._dup = None", "        self._dup.detach()\n        self._dup = None"),
+        test="door/test_nothing_lost.py::test_descriptors_go_back_to_where_they_were",
+    ),
+    mutant(
+        "sent is taken for delivered",
+        "transfer/channel.py",
+        ("return min(self.sent, self._plain(max(0, info.bytes_acked - self._start)))", "return self.sent"),
+        test="transfer/test_channel.py::test_what_a_stalled_client_has_not_taken_is_all_that_is_missing",
+    ),
+    mutant(
+        "what went over the connection before is counted again",
+        "transfer/channel.py",
+        ("max(0, info.bytes_acked - self._start)", "info.bytes_acked"),
+        test="transfer/test_channel.py::test_what_a_stalled_client_has_not_taken_is_all_that_is_missing",
+    ),
+    mutant(
+        "what a gone client did not take stays in the kernel",
+        "transfer/channel.py",
+        ("        if self._aborted:\n", "        if self._aborted is None:\n"),
+        test="transfer/test_channel.py::test_release_after_abort_drops_what_a_stalled_client_did_not_take",
+    ),
+    mutant(
+        "a stalled client fills the kernel's buffers",
+        "transfer/choose.py",
+        ("NOTSENT_LOWAT = 128 * 1024", "NOTSENT_LOWAT = 128 * 1024 * 1024"),
+        test="transfer/test_channel.py::test_a_stalled_client_costs_the_kernel_kilobytes",
+    ),
+    mutant(
+        "one fast client holds up the others",
+        "transfer/socket_channel.py",
+        ("elif self._turn >= TURN:", "elif self._turn < 0:"),
+        test="transfer/test_movers.py::test_a_socket_that_stays_writable_leaves_turns_to_others",
+    ),
+    mutant(
+        "a wait that ended goes on watching its socket",
+        "transfer/socket_channel.py",
+        ("            self._loop.remove_writer(fd)\n", "            pass\n"),
+        test="transfer/test_channel.py::test_no_registration_outlives_a_wait",
+    ),
+    mutant(
+        "the disk's errors are the client's",
+        "transfer/socket_channel.py",
+        ("    if error.errno in _FILE_ERRORS:\n", "    if error.errno is None:\n"),
+        test="transfer/test_movers.py::test_sendfile_of_what_cannot_be_read_blames_the_file",
+    ),
+    mutant(
+        "TLS records are counted as the file's bytes",
+        "transfer/transport_channel.py",
+        ("return wire * self.sent // total if total else 0", "return wire"),
+        test="transfer/test_tls.py::test_the_whole_body_is_counted_on_a_reused_connection",
+    ),
+    mutant(
+        "a key may climb out of the bucket's prefix",
+        "backends/s3.py",
+        ('"." in steps or ".." in steps or ', ""),
+        test="backends/test_s3_client.py::test_no_key_leads_elsewhere",
+    ),
+    mutant(
+        "who is still there is taken for gone",
+        "transfer/tcp_info.py",
+        ("info.state in _PEER_CLOSED and queued(sock) == 0", "queued(sock) == 0"),
+        test="transfer/test_channel.py::test_a_whole_download_is_acknowledged_to_the_byte",
+    ),
+    mutant(
+        "who left with bytes on their way is taken for done",
+        "transfer/tcp_info.py",
+        ("info.state in _PEER_CLOSED and queued(sock) == 0", "info.state in _PEER_CLOSED"),
+        test="transfer/test_tcp_info.py::test_a_half_closed_peer_may_still_acknowledge",
+    ),
+)

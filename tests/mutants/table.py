@@ -1,0 +1,11 @@
+"""All mutants. A new mistake gets a row in the file of its kind, and the name of the test that is there to catch it."""
+
+from __future__ import annotations
+
+from door_mutants import DOOR
+from http_mutants import HTTP
+from ledger_mutants import LEDGER
+from origin_mutants import ORIGIN
+from policy_mutants import POLICY
+
+MUTANTS = (*HTTP, *ORIGIN, *POLICY, *LEDGER, *DOOR)
