@@ -38,6 +38,7 @@ async def test_the_whole_file(gateway) -> None:
     assert finished["request.id"] == allowed["request.id"] == headers["X-Request-Id"]
     assert finished["outcome"] == "complete"
     assert finished["bytes.delivered"] == str(SIZE)
+    assert 0 <= int(finished["duration.ms"]) < 30_000
     assert finished["order.id"] == "10001"
 
 
@@ -128,6 +129,7 @@ REFUSALS = [
     ("/d/{token}/2", 404, "file.unknown"),
     ("/d/{token}/0", 404, "link.unknown"),
     ("/d/{token}%2F1", 403, "token.malformed"),
+    ("/d//1", 404, "link.unknown"),
     ("/d/{token}/99999", 404, "link.unknown"),
     ("/d/{missing}", 404, "file.missing"),
     ("/d/{outside}", 404, "file.missing"),
@@ -171,7 +173,7 @@ async def test_refusals(gateway, method: str, path: str, status: int, reason: st
     problem = json.loads(body)
     assert problem["reason"] == reason
     assert problem["request_id"] == response.headers["X-Request-Id"]
-    if path not in ("/", "/d/") and not path.startswith(("/x", "/D", "//", "/d/{token}/0", "/d/{token}/9")):
+    if path not in ("/", "/d/") and not path.startswith(("/x", "/D", "//", "/d//", "/d/{token}/0", "/d/{token}/9")):
         [event] = await gateway.events()
         assert event["type"] == "download.denied"
         assert event["reason"] == reason
@@ -212,6 +214,18 @@ async def test_the_link_page_counts_nothing(gateway) -> None:
         assert await response.read() == data
     events = await gateway.settled()
     assert [event["type"] for event in events] == ["link.opened"] * 3 + ["download.allowed", "download.finished"]
+    async with gateway.client.get(link, allow_redirects=False) as response:
+        assert response.status == 303, "a link that was used shows its page all the same"
+
+
+async def test_the_link_page_offers_no_view_that_the_plan_does_not_give(gateway) -> None:
+    gateway.file("a.pdf", SIZE)
+    async with gateway.client.get(
+        f"{gateway.base}/l/{gateway.token('a.pdf')}", headers={"Accept": "text/html"}
+    ) as response:
+        page = await response.text()
+    assert "/1/a.pdf" in page
+    assert "view=1" not in page
 
 
 async def test_a_link_to_several_files_lists_them(gateway) -> None:
