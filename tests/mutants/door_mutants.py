@@ -232,4 +232,10 @@ DOOR = (
         ('extra="forbid"', 'extra="ignore"'),
         test="test_settings.py::test_a_mistake_is_one_line_that_says_what_would_be_right",
     ),
+    mutant(
+        "the link page offers to show what the plan does not",
+        "web/door.py",
+        ("shows = opened.may_view and ", "shows = "),
+        test="door/test_answers.py::test_the_link_page_offers_no_view_that_the_plan_does_not_give",
+    ),
 )

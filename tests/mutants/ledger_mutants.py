@@ -422,4 +422,35 @@ LEDGER = (
         ("        expiry_of(claims, plan, policy.standing),\n", "        claims.expires_at,\n"),
         test="door/test_policy.py::test_extending_overrides_the_expiry",
     ),
+    mutant(
+        "a link revoked while its file was opened is served",
+        "services/delivery.py",
+        ("            raise Cut(self._running.stopped)\n", "            pass\n"),
+        test="door/test_nothing_lost.py::test_a_link_revoked_while_its_file_is_opened_sends_nothing",
+    ),
+    mutant(
+        "every token that was ever seen is remembered",
+        "services/gatekeeper.py",
+        ("if len(self._tokens) > TOKENS_CACHED:", "if len(self._tokens) > 10**9:"),
+        test="services/test_gatekeeper.py::test_the_oldest_is_forgotten",
+    ),
+    mutant(
+        "old events are never trimmed",
+        "services/housekeeping.py",
+        ("            await self._events.trim(shard, self._keep_events)\n", "            pass\n"),
+        test="services/test_housekeeping.py::test_old_events_go_now_and_then_from_every_shard",
+    ),
+    mutant(
+        "noise has its share of events once and for all",
+        "services/flood.py",
+        ("            self._counts.clear()\n", "            pass\n"),
+        test="services/test_flood.py::test_each_has_its_share_and_has_it_again_in_the_next_second",
+    ),
+    mutant(
+        "an event does not say which plan was in force",
+        "policy/record.py",
+        ('decision.plan or fields.get("plan")', 'fields.get("plan")'),
+        test="policy/test_record.py::test_the_plan_in_force_or_else_the_one_that_was_named",
+        shows="assert |KeyError",
+    ),
 )

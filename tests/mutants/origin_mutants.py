@@ -379,4 +379,11 @@ ORIGIN = (
         ("info.state in _PEER_CLOSED and queued(sock) == 0", "info.state in _PEER_CLOSED"),
         test="transfer/test_tcp_info.py::test_a_half_closed_peer_may_still_acknowledge",
     ),
+    mutant(
+        "a local file is copied through the process",
+        "transfer/choose.py",
+        ("    if isinstance(channel, SocketChannel):\n", "    if channel is None:\n"),
+        test="transfer/test_movers.py::test_a_local_file_goes_to_a_plain_socket_without_a_copy",
+        shows="assert |TypeError",
+    ),
 )

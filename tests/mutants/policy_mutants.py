@@ -382,4 +382,16 @@ POLICY = (
         ("        self.version.update(", "        hashlib.sha256().update("),
         test="backends/test_rules_file.py::test_the_version_is_the_hash_of_everything_that_was_read",
     ),
+    mutant(
+        "a YAML file may hold any number of values",
+        "yaml_file.py",
+        ("        if self.nodes > self.bounds.nodes:\n", "        if self.nodes < 0:\n"),
+        test="test_yaml_file.py::test_a_file_is_bounded_before_it_is_built",
+    ),
+    mutant(
+        "a YAML file may be nested without end",
+        "yaml_file.py",
+        ("            if len(self.open) >= self.bounds.depth:\n", "            if not self.bounds:\n"),
+        test="test_yaml_file.py::test_a_file_is_bounded_before_it_is_built",
+    ),
 )

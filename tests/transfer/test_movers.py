@@ -99,6 +99,23 @@ def test_sendfile_of_what_cannot_be_read_blames_the_file(run: Run, kit: Any, tmp
     run(scenario())
 
 
+def test_a_local_file_goes_to_a_plain_socket_without_a_copy(
+    run: Run, kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[int] = []
+    monkeypatch.setattr(FileStream, "read", lambda *_: reads.append(1))
+
+    async def scenario() -> None:
+        async with kit.serve(kit.bodies("file")) as site:
+            client = await site.connect()
+            await asyncio.get_running_loop().sock_sendall(client, kit.get("/"))
+            assert (await kit.read_response(client))[1] == kit.content
+            client.close()
+
+    run(scenario())
+    assert not reads
+
+
 def test_a_part_and_no_more_comes_from_a_body_longer_than_the_window(run: Run, kit: Any, kind: str) -> None:
     part = slice(1_000_001, 3_000_001)
 
