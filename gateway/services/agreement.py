@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 
+from gateway.errors import SettingsError
 from gateway.ports import Journal, Ledger
 
 SECRET = "device_secret"  # noqa: S105  the name of one
@@ -26,7 +27,11 @@ class Agreement:
             agreed(self._secret)
 
     async def __call__(self) -> None:
-        self._secret = await self._ledger.agree(self._secret)
+        try:
+            self._secret = await self._ledger.agree(self._secret)
+        except SettingsError:
+            self._agreed("")  # it must not be used, so nobody is let in until that is mended
+            raise
         self._agreed(self._secret)
         if self._journal is not None:
             self._journal.tell(**{SECRET: self._secret})

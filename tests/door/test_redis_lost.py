@@ -112,3 +112,12 @@ async def test_where_the_shop_has_chosen_so_downloads_go_on_without_redis(open_g
         assert told[0]["counted"] == "1"
         assert await asked(gateway, token, "10.1.4.1") == (410, "limit.downloads")
     redis.stop()
+
+
+async def test_a_refusal_whose_event_cannot_be_written_is_none(open_gateway: Opener, tmp_path: Path) -> None:
+    redis = EmbeddedRedis(tmp_path / "redis")
+    async with open_gateway("", redis.start()) as gateway:
+        expired = gateway.token("a.bin", expires_at=int(time.time()) - 5)
+        assert await answered(gateway, expired, "10.1.0.1") == (410, "token.expired")
+        redis.stop()
+        assert await asked(gateway, expired, "10.1.0.1") == (503, "redis.down")
