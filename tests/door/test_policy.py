@@ -111,13 +111,13 @@ async def test_a_link_ends_some_time_after_its_first_download(gateway) -> None:
 
 async def test_the_page_says_so_too_and_an_extension_ends_that(gateway) -> None:
     gateway.file("a.bin", SIZE)
-    token = gateway.token("a.bin", limits=Limits(valid_after_first=1))
+    token = gateway.token("a.bin", limits=Limits(valid_after_first=3))
     assert (await get(gateway, token, by(FIRST)))[0] == 200
     await gateway.settled()
     link = f"{gateway.base}/l/{token}"
     async with gateway.client.get(link, allow_redirects=False) as response:
         assert response.status == 303
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(3.2)
     async with gateway.client.get(link, allow_redirects=False) as response:
         assert (response.status, (await response.json())["reason"]) == (410, "token.expired")
     await gateway.order(Order("extend", int(time.time()), order_id="10001", expires_at=int(time.time()) + 3600))

@@ -103,7 +103,13 @@ def test_a_local_file_goes_to_a_plain_socket_without_a_copy(
     run: Run, kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[int] = []
-    monkeypatch.setattr(FileStream, "read", lambda *_: reads.append(1))
+    really = FileStream.read
+
+    async def read(stream: FileStream) -> bytes:
+        reads.append(1)
+        return await really(stream)
+
+    monkeypatch.setattr(FileStream, "read", read)
 
     async def scenario() -> None:
         async with kit.serve(kit.bodies("file")) as site:
