@@ -20,7 +20,7 @@ DOOR = (
         "web/connections.py",
         ("keepalive_timeout=limits.keepalive", "keepalive_timeout=3630"),
         test="web/test_deadlines.py::test_idle_connection_is_closed_after_keepalive",
-        shows="assert |TimeoutError",
+        shows="TimeoutError",
     ),
     mutant(
         "a head may be endless",
@@ -30,7 +30,7 @@ DOOR = (
             "            if self._head_bytes < 0:\n",
         ),
         test="web/test_deadlines.py::test_head_that_never_ends_is_cut_by_its_size",
-        shows="assert |TimeoutError",
+        shows="TimeoutError",
     ),
     mutant(
         "any number of requests waits on one connection",
@@ -40,7 +40,7 @@ DOOR = (
             "            if self._messages is None:\n",
         ),
         test="web/test_deadlines.py::test_pipelining_is_bounded",
-        shows="assert |TimeoutError",
+        shows="TimeoutError",
     ),
     mutant(
         "a client that left leaves its origin waiting",
@@ -59,7 +59,7 @@ DOOR = (
         "web/connections.py",
         ("> limits.dead_peer:\n", "> 10**6:\n"),
         test="web/test_deadlines.py::test_peer_that_died_with_data_in_flight_is_cut",
-        shows="assert |TimeoutError",
+        shows="TimeoutError",
     ),
     mutant(
         "a paused reader is taken for dead",

@@ -13,7 +13,7 @@ Edit = tuple[str, str]
 class Mutant:
     """`name`: what was done wrong. `file` is below `gateway/`, `test` a node id below `tests/`.
 
-    `shows`: what the failing test has to say, a regular expression, where that is no failed assertion.
+    `shows`: what else than a failed assertion the failing test may say, as a regular expression.
     """
 
     name: str

@@ -37,6 +37,7 @@ def hunt(chosen: Sequence[Mutant], jobs: int) -> tuple[int, int]:
     for one in chosen:
         waiting.put(one)
     nodes = sorted({one.node for one in chosen})
+    jobs = max(1, min(jobs, len(nodes)))  # a tree without a test to try would try them all
     with tempfile.TemporaryDirectory(prefix="gateway-mutants-") as folder, ThreadPoolExecutor(jobs) as pool:
         trees = list(pool.map(lambda job: Tree(Path(folder) / str(job)), range(jobs)))
         tried = pool.map(lambda job: trees[job].failing(nodes[job::jobs]), range(jobs))

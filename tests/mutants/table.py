@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from door_mutants import DOOR
 from http_mutants import HTTP
+from journal_mutants import JOURNAL
 from ledger_mutants import LEDGER
 from origin_mutants import ORIGIN
 from policy_mutants import POLICY
+from service_mutants import SERVICES
 
-MUTANTS = (*HTTP, *ORIGIN, *POLICY, *LEDGER, *DOOR)
+MUTANTS = (*HTTP, *ORIGIN, *POLICY, *LEDGER, *SERVICES, *DOOR, *JOURNAL)
