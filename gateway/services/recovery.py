@@ -11,6 +11,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from gateway.errors import LedgerDown
 from gateway.policy.model import Mark
@@ -26,6 +27,21 @@ CHUNK = 500
 _EVERYTHING = Mark(0, 0)
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What this worker has seen of a shard, and done about it: epochs as numbers, closings by name, times monotonic."""
+
+    closing: str = ""
+    closed_at: float = 0.0
+    has_own: bool = False
+    """Whether its own journal has been handed in for that closing."""
+    handed_in: str = ""
+    """The closing for which everything has been, the dead workers' too."""
+    opened: int = 0
+    opened_at: float = 0.0
+    entered: int = 0
+
+
 class Recovery:
     """`complete_at`: when all orders of the ops had been read last (monotonic s), since who enters shard 0 must know
     those that were put back.
@@ -38,10 +54,7 @@ class Recovery:
         self._journal = journal
         self._orders = orders
         self._complete_at = complete_at
-        self._handed_in: dict[int, str] = {}
-        self._closings: dict[int, _Closing] = {}
-        self._opened: dict[int, tuple[int, float]] = {}
-        self._entered: dict[int, int] = {}
+        self._seen = [_Seen() for _ in range(shards.count)]
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -88,17 +101,17 @@ class Recovery:
             log.error("shard %d could not be looked after: %s", shard, describe(error))
 
     async def _look(self, shard: int) -> None:
-        known = max(self._journal.known(shard), Mark(self._entered.get(shard, 0), 0))
-        meeting = await self._shards.meet(shard, known, self._handed_in.get(shard, ""))
+        seen = self._seen[shard]
+        known = max(self._journal.known(shard), Mark(seen.entered, 0))
+        meeting = await self._shards.meet(shard, known, seen.handed_in)
         if meeting.state == "open":
             self._enter(shard, meeting)
             return
-        closing = self._closings.get(shard)
-        if closing is None or closing.name != meeting.closing:
-            closing = self._closings[shard] = _Closing(meeting.closing)
+        if seen.closing != meeting.closing:
+            seen.closing, seen.closed_at, seen.has_own = meeting.closing, time.monotonic(), False
             log.warning("shard %d is closed: Redis was restarted, has failed over, or lost what it had", shard)
-        if self._handed_in.get(shard) != meeting.closing:
-            await self._hand_in(shard, meeting, closing)
+        if seen.handed_in != meeting.closing:
+            await self._hand_in(shard, meeting)
         elif meeting.state == "apply":
             count = await self._shards.put_back(shard, meeting.closing)
             log.warning("put %d writes back that Redis had lost, in shard %d", count, shard)
@@ -106,28 +119,29 @@ class Recovery:
     def _enter(self, shard: int, meeting: Meeting) -> None:
         if self._shards.is_entered(shard):
             return
-        epoch = meeting.mark.epoch
-        if self._opened.get(shard, (0, 0.0))[0] != epoch:
-            self._opened[shard] = (epoch, time.monotonic())
-        if shard == 0 and self._complete_at() < self._opened[shard][1]:
+        seen, epoch = self._seen[shard], meeting.mark.epoch
+        if seen.opened != epoch:
+            seen.opened, seen.opened_at = epoch, time.monotonic()
+        if shard == 0 and self._complete_at() < seen.opened_at:
             return
-        if self._entered.get(shard, 0) not in (0, epoch) and self._handed_in.get(shard) != meeting.closing:
+        if seen.entered not in (0, epoch) and seen.handed_in != meeting.closing:
             log.critical(
                 "this gateway did not come back in time after Redis lost what it had: what it gave since then may be "
                 "given again (shard %d)",
                 shard,
             )
-        self._entered[shard] = epoch
+        seen.entered = epoch
         self._journal.note(shard, Mark(epoch, 0))
         self._shards.enter(shard, epoch)
 
-    async def _hand_in(self, shard: int, meeting: Meeting, closing: _Closing) -> None:
-        if not closing.has_own:
+    async def _hand_in(self, shard: int, meeting: Meeting) -> None:
+        seen = self._seen[shard]
+        if not seen.has_own:
             await self._hand_in_of(self._journal.worker, shard, meeting.base)
             if shard == 0:
                 await self._shards.hand_in(shard, await self._orders.missing(self._journal.orders()))
-            closing.has_own = True
-        if time.monotonic() - closing.seen < FOR_THE_DEAD:
+            seen.has_own = True
+        if time.monotonic() - seen.closed_at < FOR_THE_DEAD:
             return
         with self._journal.whole_folder(shard) as mine:
             if not mine:
@@ -137,7 +151,7 @@ class Recovery:
                 if worker != self._journal.worker and worker not in meeting.complete:
                     await self._hand_in_of(worker, shard, meeting.base)
                     await self._shards.vouch(shard, worker, meeting.closing)
-            self._handed_in[shard] = meeting.closing
+            seen.handed_in = meeting.closing
             await self._shards.meet(shard, _EVERYTHING, meeting.closing)
 
     async def _hand_in_of(self, worker: str, shard: int, base: Mark) -> None:
@@ -156,13 +170,6 @@ class Recovery:
             await asyncio.sleep(EVERY)
             with contextlib.suppress(LedgerDown):
                 await self._shards.meet(shard, _EVERYTHING, "")
-
-
-class _Closing:
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.seen = time.monotonic()
-        self.has_own = False
 
 
 def _next(entries: Iterator[Entry]) -> Sequence[Entry]:
