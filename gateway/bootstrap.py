@@ -137,10 +137,11 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
         shards = RedisShards(wire, settings.shards, journal=journal)
         closing.push_async_callback(shards.drain)
         events: EventLog = RedisEventLog(wire, settings.shards, shards)
-        ledger: Ledger = _ledger(settings, wire, shards)
+        counting = _ledger(settings, wire, shards)
+        ledger: Ledger = counting
         if journal is not None:
             owed = UncheckedEvents(events, journal)
-            unchecked = UncheckedLedger(ledger, journal, owed)
+            unchecked = UncheckedLedger(counting, journal, owed)
             unchecked.start()  # also where nothing more is given so: what was, is still to be told
             closing.push_async_callback(unchecked.stop)
             if settings.when_redis_is_down == "allow":

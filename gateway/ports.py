@@ -140,15 +140,6 @@ class Ledger(Protocol):
     async def settle(self, reservation: Reservation, outcome: Outcome) -> bool:
         """Close the reservation and write download.finished; False where it was closed before (first closing wins)."""
 
-    def assume(self, ask: ReserveAsk) -> tuple[Reservation, Unasked]:
-        """The reservation as if nothing refused it, and the step that tells of it afterwards. Asks nobody."""
-
-    def assume_settled(self, reservation: Reservation, outcome: Outcome) -> Unasked:
-        """The step that tells afterwards how such a reservation ended. Asks nobody."""
-
-    async def tell(self, step: Unasked) -> None:
-        """Enter a step that was taken without asking: charged whatever the limits say. Again it does no harm."""
-
     async def ping(self) -> None:
         """Return when the ledger answers."""
 
@@ -169,6 +160,19 @@ class Ledger(Protocol):
 
         `stamp` gives each closing event's id and time. Two reapers at once close each reservation once.
         """
+
+
+class AfterwardsLedger(Ledger, Protocol):
+    """A ledger that can be told afterwards of what was given while it was down."""
+
+    def assume(self, ask: ReserveAsk) -> tuple[Reservation, Unasked]:
+        """The reservation as if nothing refused it, and the step that tells of it afterwards. Asks nobody."""
+
+    def assume_settled(self, reservation: Reservation, outcome: Outcome) -> Unasked:
+        """The step that tells afterwards how such a reservation ended. Asks nobody."""
+
+    async def tell(self, step: Unasked) -> None:
+        """Enter a step that was taken without asking: charged whatever the limits say. Again it does no harm."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import TypeVar
 from gateway.errors import JournalDown, LedgerDown, LedgerFault
 from gateway.policy.model import Deny, Grant, Outcome, Reservation, Slot
 from gateway.policy.reasons import Reason
-from gateway.ports import EventLog, Fields, Journal, Ledger, ReserveAsk, Unasked
+from gateway.ports import AfterwardsLedger, EventLog, Fields, Journal, ReserveAsk, Unasked
 from gateway.services.faults import describe
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class UncheckedEvents:
 class UncheckedLedger:
     """gateway.ports.Ledger that says yes where `ledger` is down. A fault of one command is still a fault."""
 
-    def __init__(self, ledger: Ledger, journal: Journal, events: UncheckedEvents) -> None:
+    def __init__(self, ledger: AfterwardsLedger, journal: Journal, events: UncheckedEvents) -> None:
         self._ledger = ledger
         self._journal = journal
         self._events = events
@@ -173,18 +173,6 @@ class UncheckedLedger:
     async def reap(self, stamp: Callable[[], Fields]) -> int:
         """See Ledger.reap."""
         return await self._ledger.reap(stamp)
-
-    def assume(self, ask: ReserveAsk) -> tuple[Reservation, Unasked]:
-        """See Ledger.assume."""
-        return self._ledger.assume(ask)
-
-    def assume_settled(self, reservation: Reservation, outcome: Outcome) -> Unasked:
-        """See Ledger.assume_settled."""
-        return self._ledger.assume_settled(reservation, outcome)
-
-    async def tell(self, step: Unasked) -> None:
-        """See Ledger.tell."""
-        await self._ledger.tell(step)
 
     async def _run(self) -> None:
         rounds = 0
