@@ -130,12 +130,12 @@ class RedisShards:
         self, script: Script, shard: int, epoch: int, keys: Sequence[str], args: Sequence[str | int]
     ) -> Reply:
         *reply, told = await self._wire.run(script, keys, [*args, epoch, "tell" if self._journal else ""])
-        if not reply:
+        if not reply:  # nothing but 'closed'
             if self._epochs.get(shard) == epoch:
                 del self._epochs[shard]
             raise LedgerDown(f"shard {shard} was closed: Redis was restarted, has failed over, or was emptied")
         if told and self._journal is not None:
-            seq, effects = json.loads(told)
+            seq, _, effects = told.partition(" ")
             mark = self._marks[shard] = Mark(epoch, int(seq))
             self._journal.keep(shard, Entry(mark, _text(keys, effects)))
             if self._journal.trouble:
@@ -160,8 +160,9 @@ def _place(mark: Mark) -> str:
     return f"{mark.epoch:012d}{mark.seq:012d}"
 
 
-def _text(keys: Sequence[str], effects: object) -> str:
-    return json.dumps({"k": list(keys), "w": effects}, ensure_ascii=False, separators=(",", ":"))
+def _text(keys: Sequence[str], effects: str) -> str:
+    """An entry's text; the script has written the effects as JSON already."""
+    return f'{{"k":{json.dumps(keys)},"w":{effects}}}'
 
 
 def _heard(task: asyncio.Task[Reply]) -> None:

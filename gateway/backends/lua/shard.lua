@@ -46,12 +46,12 @@ local function add_event(key, ...)
   tell('XADD', key, id, ...)
 end
 
--- Its last element is what was written, as JSON: {seq, effects}, or ''.
+-- Its last element is what was written: '<seq> <effects, as JSON>', or ''.
 local function done(reply)
   local told = ''
   if #written > 0 then
     local seq = redis.call('HINCRBY', META, 'seq', 1)
-    told = cjson.encode({seq, written})
+    told = string.format('%.0f ', seq) .. cjson.encode(written)
   end
   reply[#reply + 1] = told
   return reply
