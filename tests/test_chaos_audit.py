@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from audit import Evidence, Findings, audit, unsettled
-from clients import Fetched, Library, Ticket
+from clients import Fetched, Ticket, Versions
 from report import Totals, line
 
 SIZE = 300_000
@@ -280,21 +280,21 @@ def test_what_is_open_is_unsettled() -> None:
 
 
 def test_a_body_is_judged_by_the_bytes_of_one_version(tmp_path: Path) -> None:
-    library = Library()
+    versions = Versions()
     for name, data in (("old", b"a" * 100), ("new", b"b" * 100)):
         (tmp_path / name).write_bytes(data)
-        library.add(FILE, tmp_path / name)
+        versions.add(FILE, tmp_path / name)
 
     def holds(data: bytes, start: int = 0, size: int | None = 100) -> bool:
         digest = hashlib.sha256(data).hexdigest()
-        return library.holds(FILE, start=start, length=len(data), size=size, sha256=digest)
+        return versions.holds(FILE, start=start, length=len(data), size=size, sha256=digest)
 
     assert holds(b"a" * 100)
     assert holds(b"b" * 40, start=60)
     assert not holds(b"a" * 50 + b"b" * 50)
     assert not holds(b"b" * 40, start=61)
     assert not holds(b"b" * 40, size=99)
-    assert not library.holds("other", start=0, length=0, size=None, sha256="")
+    assert not versions.holds("other", start=0, length=0, size=None, sha256="")
 
 
 def test_the_line() -> None:

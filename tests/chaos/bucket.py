@@ -14,33 +14,26 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
+from child import Child
+
 PIECE = 64 * 1024
 NAME = "shop"
 _RANGE = re.compile(rb"\r\nrange: bytes=(\d+)-(\d+)\r\n", re.IGNORECASE)
 _IF_MATCH = re.compile(rb"\r\nif-match: ([^\r]+)\r\n", re.IGNORECASE)
 
 
-class Bucket:
+class Bucket(Child):
     """The store's process. `origin` is what the gateway's settings say of it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._process: asyncio.subprocess.Process | None = None
         self.port = 0
 
     async def __aenter__(self) -> Self:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, str(Path(__file__)), str(self._folder), stdout=asyncio.subprocess.PIPE
-        )
+        await self._begin(__file__, str(self._folder), stdout=asyncio.subprocess.PIPE)
         assert self._process.stdout is not None
         self.port = int(await asyncio.wait_for(self._process.stdout.readline(), 10))
         return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._process is not None
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
 
     @property
     def origin(self) -> str:

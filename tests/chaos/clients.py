@@ -90,7 +90,7 @@ class Version:
     size: int
 
 
-class Library:
+class Versions:
     """Every version that a file of the origin ever had, so that any slice of a body can be judged."""
 
     def __init__(self) -> None:
@@ -141,7 +141,7 @@ class ClientLog:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a client wants. `name` is the file's in the library; `read_limit`: leave after that many body bytes."""
+    """What a client wants. `name` is the file's among the versions; `read_limit`: leave after that many body bytes."""
 
     token: str
     token_id: str
@@ -168,7 +168,7 @@ class Ask:
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
-async def fetch(port: int, ask: Ask, library: Library, log: ClientLog) -> Fetched:
+async def fetch(port: int, ask: Ask, versions: Versions, log: ClientLog) -> Fetched:
     """Ask once, read the answer, log it. What goes wrong is in the log too: nothing is raised but CancelledError."""
     seen = Fetched(ask.token_id, ask.name, ask.method, ask.address, ask.range, began=time.monotonic())
     digest = hashlib.sha256()
@@ -187,7 +187,7 @@ async def fetch(port: int, ask: Ask, library: Library, log: ClientLog) -> Fetche
         seen.sha256 = digest.hexdigest()
         if seen.served and seen.received:
             # An incomplete body is judged as well: its client will go on from there.
-            seen.sha_ok = library.holds(
+            seen.sha_ok = versions.holds(
                 ask.name, start=seen.start, length=seen.received, size=seen.size, sha256=seen.sha256
             )
         log.add(seen)

@@ -15,8 +15,9 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self
+
+from child import Child
 
 RECEIVE_BUFFER = 16 * 1024
 CHUNK = 256 * 1024
@@ -26,31 +27,16 @@ LINE_MAX = 1 << 26
 Told = dict[str, Any]
 
 
-class Crowd:
+class Crowd(Child):
     """The child process, from the runner's side. `async with Crowd() as crowd: await crowd.ask("stall", …)`."""
 
-    def __init__(self) -> None:
-        self._process: asyncio.subprocess.Process | None = None
-
     async def __aenter__(self) -> Self:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(Path(__file__)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=LINE_MAX,
-        )
+        pipe = asyncio.subprocess.PIPE
+        await self._begin(__file__, stdin=pipe, stdout=pipe, limit=LINE_MAX)
         return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._process is not None
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
 
     async def ask(self, what: str, within: float = 120.0, **how: object) -> Told:
         """The answer to one command, a method of `Clients` with its arguments. Raises TimeoutError, RuntimeError."""
-        assert self._process is not None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"what": what, **how}).encode() + b"\n")

@@ -250,7 +250,7 @@ async def note(stage: Stage, told: Told) -> None:
             fetched.length = fetched.size = seen["length"]
             fetched.received, fetched.first_byte = seen["received"], seen["began"]
             fetched.error = fetched.error or ("left" if fetched.received < fetched.length else "")
-            fetched.sha_ok = stage.library.holds(
+            fetched.sha_ok = stage.versions.holds(
                 name, start=0, length=fetched.received, size=fetched.size, sha256=fetched.sha256
             )
         stage.log.add(fetched)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Self
 
 from audit import Evidence, unsettled
-from clients import Ask, ClientLog, Fetched, Kind, Library, Ticket, fetch
+from clients import Ask, ClientLog, Fetched, Kind, Ticket, Versions, fetch
 from gateway_process import ISSUER, KEY_ID, LEASE, MANAGEMENT, SECRET, GatewayProcess
 from outages import NotedProxy, NotedRedis, Outages
 from redis_server import Persistence
@@ -64,7 +64,7 @@ class Stage:
         self.outages = Outages()
         self.redis = NotedRedis(folder / "redis", self.outages, persistence=persistence, options=redis_options)
         self.proxy = NotedProxy(self.outages)
-        self.library = Library()
+        self.versions = Versions()
         self.log = ClientLog(folder / "requests.jsonl")
         self.tickets: dict[str, Ticket] = {}
         self.disturbed: list[tuple[float, float]] = []
@@ -146,7 +146,7 @@ class Stage:
                 for start in range(0, size, 1 << 20):
                     file.seek(start)
                     file.write(self._content.randbytes(min(_MARK, size - start)))
-        self.library.add(name, kept)
+        self.versions.add(name, kept)
         path = self.files / name
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_name(f".{path.name}.{count}")
@@ -221,7 +221,7 @@ class Stage:
             read_limit=read_limit,
             headers={"User-Agent": f"chaos {ticket.token_id}", **(headers or {})},
         )
-        return await fetch(self.gateway.port, ask, self.library, self.log)
+        return await fetch(self.gateway.port, ask, self.versions, self.log)
 
     async def refuses_within(self, seconds: float, reason: str) -> None:
         """A fresh legitimate request is refused with 503 and that reason, and its answer is in within `seconds`."""
