@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gateway.policy.counting import MIB, CountingRules
+from gateway.policy.limits import charges
 from gateway.policy.model import Device, Limits
+from gateway.ports import ReserveAsk
 
 RULES = CountingRules(resume_window=3600, repeat_window=60, free_below=64 * 1024)
 EPOCH = 4_000_000_000_000
@@ -272,3 +274,27 @@ class Model:
         if free or (small and self.refunds < 8):
             self._give_back(transfer)
             self.refunds += not free
+
+
+def ask_of(request: Request, name: str, event: str, *, token: str, expires: int) -> ReserveAsk:
+    """The ledger's ask for a request of the model. `expires` in ms, as the model has it."""
+    return ReserveAsk(
+        request_id=name,
+        shard=0,
+        token_key=token,
+        file_identity=request.file.identity,
+        size=request.file.size,
+        etag="" if request.file.elsewhere else '"e"',
+        start=request.start,
+        asked=request.asked,
+        full=request.full,
+        elsewhere=request.file.elsewhere,
+        device=request.device,
+        charges=charges(request.limits, request.device),
+        expires_at=expires // 1000,
+        token_expires_at=expires // 1000,
+        rules=RULES,
+        status=200,
+        stamp={"id": event},
+        event={"request.id": name},
+    )

@@ -15,7 +15,6 @@ from gateway.backends.redis_client import Script, Wire, connect
 from gateway.backends.redis_ledger import RedisLedger, TokenUsage
 from gateway.backends.redis_shards import RedisShards
 from gateway.errors import LedgerFault, ReservationGone
-from gateway.policy.limits import charges
 from gateway.policy.model import Deny, Device, Limits, Outcome, Reservation
 from gateway.ports import ReserveAsk
 
@@ -129,26 +128,7 @@ class Player:
         self.live.append((request, got))
 
     def _asked(self, request: model.Request) -> ReserveAsk:
-        return ReserveAsk(
-            request_id=f"r{self.count}",
-            shard=0,
-            token_key="token",
-            file_identity=request.file.identity,
-            size=request.file.size,
-            etag="" if request.file.elsewhere else '"e"',
-            start=request.start,
-            asked=request.asked,
-            full=request.full,
-            elsewhere=request.file.elsewhere,
-            device=request.device,
-            charges=charges(request.limits, request.device),
-            expires_at=self.model.expires // 1000,
-            token_expires_at=self.model.expires // 1000,
-            rules=model.RULES,
-            status=200,
-            stamp={"id": f"e{self.count}"},
-            event={"request.id": f"r{self.count}"},
-        )
+        return model.ask_of(request, f"r{self.count}", f"e{self.count}", token="token", expires=self.model.expires)
 
     async def _renew(self, index: int, fraction: float) -> None:
         if not self.live:

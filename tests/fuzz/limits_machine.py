@@ -30,7 +30,6 @@ from gateway.backends.redis_ledger import RedisLedger, TokenUsage
 from gateway.backends.redis_shards import RedisShards
 from gateway.errors import ReservationGone
 from gateway.policy.counting import MIB
-from gateway.policy.limits import charges
 from gateway.policy.model import Deny, Device, Limits, Outcome, Reservation
 from gateway.ports import ReserveAsk
 
@@ -254,26 +253,8 @@ class LimitsMachine(RuleBasedStateMachine):
         return Device(brought, network, agent, brought)
 
     def _ask(self, token: str, request: model.Request) -> ReserveAsk:
-        expires = self.models[token].expires // 1000
-        return ReserveAsk(
-            request_id=f"r{self.count}",
-            shard=0,
-            token_key=token,
-            file_identity=request.file.identity,
-            size=request.file.size,
-            etag="" if request.file.elsewhere else '"e"',
-            start=request.start,
-            asked=request.asked,
-            full=request.full,
-            elsewhere=request.file.elsewhere,
-            device=request.device,
-            charges=charges(request.limits, request.device),
-            expires_at=expires,
-            token_expires_at=expires,
-            rules=model.RULES,
-            status=200,
-            stamp={"id": f"e{self.count}"},
-            event={"request.id": f"r{self.count}"},
+        return model.ask_of(
+            request, f"r{self.count}", f"e{self.count}", token=token, expires=self.models[token].expires
         )
 
 
