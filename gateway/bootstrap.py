@@ -158,13 +158,13 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
         await reloading.start()
         closing.push_async_callback(reloading.stop)
         settlement = Settlement(ledger, lease=lease, on_settled=told.settled)
-        orders = RedisControl(wire)
+        commands = RedisControl(wire)
         control = Control(
-            orders,
+            commands,
             on_revoked=lambda: settlement.stop_revoked(control.standing.is_revoked),
-            on_order=journal.keep_order if journal else lambda order: None,
+            on_command=journal.keep_command if journal else lambda command: None,
         )
-        recovery = Recovery(shards, journal, orders, complete_at=lambda: control.complete_at) if journal else None
+        recovery = Recovery(shards, journal, commands, complete_at=lambda: control.complete_at) if journal else None
         store = open_store(settings)
         closing.push_async_callback(store.close)
         grounds = Grounds(
@@ -203,8 +203,8 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             trouble=lambda: (recovery.trouble() if recovery else "") or _control_trouble(control),
         )
         if journal is not None:
-            for order in journal.orders():
-                control.standing.apply(order)
+            for command in journal.commands():
+                control.standing.apply(command)
         if recovery is not None:
             await recovery.start()
             closing.push_async_callback(recovery.stop)

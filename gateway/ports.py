@@ -24,7 +24,7 @@ from gateway.policy.model import (
     Slot,
     StoredObject,
 )
-from gateway.policy.standing import Order
+from gateway.policy.standing import Command
 
 Fields = Mapping[str, str]
 
@@ -260,8 +260,8 @@ class Journal(Protocol):
     def keep(self, shard: int, entry: Entry) -> None:
         """Write it where it outlives this process, and soon the machine. Never waits; sets `trouble` where it fails."""
 
-    def keep_order(self, order: Order) -> None:
-        """Keep an order of the ops as long as there is a journal. Never waits; sets `trouble` where it fails."""
+    def keep_command(self, command: Command) -> None:
+        """Keep a command of the ops as long as there is a journal. Never waits; sets `trouble` where it fails."""
 
     def keep_unasked(self, step: Unasked) -> None:
         """Keep a step for when the ledger is back. Never waits; sets `trouble` where it fails."""
@@ -295,8 +295,8 @@ class Journal(Protocol):
     def whole_folder(self, shard: int) -> AbstractContextManager[bool]:
         """Be the one worker of this machine that hands in for the dead; False where another one is."""
 
-    def orders(self) -> Iterator[Order]:
-        """Every order that the journals of this machine know."""
+    def commands(self) -> Iterator[Command]:
+        """Every command that the journals of this machine know."""
 
 
 class EventLog(Protocol):
@@ -328,14 +328,14 @@ class GeoLookup(Protocol):
 class ControlLog(Protocol):
     """The one stream of revocations and extensions that every worker follows."""
 
-    async def append(self, order: Order) -> None:
+    async def append(self, command: Command) -> None:
         """Store one; it is in force when the workers have read it. Raises LedgerDown."""
 
-    async def missing(self, orders: Iterable[Order]) -> list[Entry]:
-        """What puts back those of the orders that the stream has lost. Raises LedgerDown, LedgerFault as `follow`."""
+    async def missing(self, commands: Iterable[Command]) -> list[Entry]:
+        """What puts back those of the commands that the stream has lost. Raises LedgerDown, LedgerFault as `follow`."""
 
-    def follow(self, last: str) -> AsyncIterator[tuple[str, list[Order]]]:
-        """Pages of (id of the last entry, orders) after `last` ("0": all), at least one a second, empty ones too.
+    def follow(self, last: str) -> AsyncIterator[tuple[str, list[Command]]]:
+        """Pages of (id of the last entry, commands) after `last` ("0": all), at least one a second, empty ones too.
 
         The first page that is empty says that everything there was has been read. Raises LedgerDown, and LedgerFault
         at an entry that cannot be read: it may be a revocation, so nobody gets past it.

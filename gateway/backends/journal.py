@@ -21,7 +21,7 @@ from gateway.backends.journal_sync import Syncer
 from gateway.backends.journal_tidy import Tidier
 from gateway.errors import JournalDown
 from gateway.policy.model import Mark
-from gateway.policy.standing import Order
+from gateway.policy.standing import Command
 from gateway.ports import Entry, Unasked
 
 log = logging.getLogger(__name__)
@@ -102,11 +102,11 @@ class FileJournal:
         self._known.reached(shard, entry.mark)
         self._append(journal_file.write_line(shard, entry))
 
-    def keep_order(self, order: Order) -> None:
-        """See Journal.keep_order."""
-        if order not in self._known.orders:
-            self._known.orders[order] = None
-            self._append(journal_file.order_line(order))
+    def keep_command(self, command: Command) -> None:
+        """See Journal.keep_command."""
+        if command not in self._known.commands:
+            self._known.commands[command] = None
+            self._append(journal_file.command_line(command))
 
     def keep_unasked(self, step: Unasked) -> None:
         """See Journal.keep_unasked."""
@@ -126,8 +126,8 @@ class FileJournal:
         """See Journal.revive."""
         while self._learnt:
             known = self._learnt.popleft()
-            for order in known.orders:
-                self.keep_order(order)
+            for command in known.commands:
+                self.keep_command(command)
             known.add(self._known)
             self._known = known
         segment = self._segment
@@ -156,9 +156,9 @@ class FileJournal:
         """See Journal.workers."""
         return list(self.folder.by_worker())
 
-    def orders(self) -> Iterator[Order]:
-        """See Journal.orders."""
-        yield from list(self._known.orders)
+    def commands(self) -> Iterator[Command]:
+        """See Journal.commands."""
+        yield from list(self._known.commands)
 
     def unasked(self) -> Iterator[Unasked]:
         """See Journal.unasked."""
@@ -230,7 +230,7 @@ class FileJournal:
             raise BlockingIOError(0, "another process has taken this worker for dead")
 
     def _new_segment(self, more: bytes = b"") -> Segment:
-        first = b"".join([self._header_line(), *map(journal_file.order_line, self._known.orders)])
+        first = b"".join([self._header_line(), *map(journal_file.command_line, self._known.commands)])
         self._number += 1
         segment = Segment.create(self.folder.new_segment(self.worker, self._number), first + more)
         self._first_bytes = len(first)
@@ -242,7 +242,7 @@ class FileJournal:
         self._syncer.follow(segment)
 
     def _header_line(self) -> bytes:
-        return journal_file.header_line(Header(self._known.header, self._known.marks, len(self._known.orders)))
+        return journal_file.header_line(Header(self._known.header, self._known.marks, len(self._known.commands)))
 
     def _failed(self, what: str, error: OSError) -> None:
         where = f" at {error.filename}" if error.filename else ""

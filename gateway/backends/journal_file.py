@@ -18,21 +18,21 @@ from pathlib import Path
 from typing import IO
 
 from gateway.policy.model import Mark
-from gateway.policy.standing import Order, read_order, write_order
+from gateway.policy.standing import Command, read_command, write_command
 from gateway.ports import Entry, Unasked
 
 LINE_MAX = 16 << 20
 CHUNK = 1 << 18
-_HEADER, _ENTRY, _ORDER, _UNASKED = b"J", b"W", b"O", b"U"
+_HEADER, _ENTRY, _COMMAND, _UNASKED = b"J", b"W", b"O", b"U"
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the lines after it rest on: what is known at all, the latest write known of each shard, how many orders."""
+    """What the lines after it rest on: what is known at all, the latest write of each shard, how many commands."""
 
     known: Mapping[str, str | int]
     marks: Mapping[int, Mark]
-    orders: int = 0
+    commands: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Torn:
     at_end: bool
 
 
-Line = Header | Write | Order | Unasked
+Line = Header | Write | Command | Unasked
 
 
 @dataclass(slots=True, eq=False)
@@ -107,15 +107,15 @@ class Segment:
 
 def header_line(header: Header) -> bytes:
     marks = {str(shard): [mark.epoch, mark.seq] for shard, mark in header.marks.items()}
-    return _line(_HEADER, json.dumps({**header.known, "marks": marks, "orders": header.orders}))
+    return _line(_HEADER, json.dumps({**header.known, "marks": marks, "commands": header.commands}))
 
 
 def write_line(shard: int, entry: Entry) -> bytes:
     return _line(_ENTRY, f"{shard} {entry.mark.epoch} {entry.mark.seq} {entry.text}")
 
 
-def order_line(order: Order) -> bytes:
-    return _line(_ORDER, json.dumps(write_order(order)))
+def command_line(command: Command) -> bytes:
+    return _line(_COMMAND, json.dumps(write_command(command)))
 
 
 def unasked_line(step: Unasked) -> bytes:
@@ -217,7 +217,7 @@ def _parsed(raw: bytes) -> Line | None:
 def _read_header(text: bytes) -> Header:
     known = json.loads(text)
     marks = {int(shard): Mark(int(epoch), int(seq)) for shard, (epoch, seq) in known.pop("marks").items()}
-    return Header(known, marks, int(known.pop("orders", 0)))
+    return Header(known, marks, int(known.pop("commands", 0)))
 
 
 def _read_write(text: bytes) -> Write:
@@ -225,8 +225,8 @@ def _read_write(text: bytes) -> Write:
     return Write(int(shard), Entry(Mark(int(epoch), int(seq)), written.decode()))
 
 
-def _read_order(text: bytes) -> Order:
-    return read_order(json.loads(text))
+def _read_order(text: bytes) -> Command:
+    return read_command(json.loads(text))
 
 
 def _read_unasked(text: bytes) -> Unasked:
@@ -237,6 +237,6 @@ def _read_unasked(text: bytes) -> Unasked:
 _READERS: Mapping[bytes, Callable[[bytes], Line]] = {
     _HEADER: _read_header,
     _ENTRY: _read_write,
-    _ORDER: _read_order,
+    _COMMAND: _read_order,
     _UNASKED: _read_unasked,
 }

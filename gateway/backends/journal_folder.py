@@ -21,7 +21,7 @@ from pathlib import Path
 from gateway.backends import journal_file
 from gateway.backends.journal_file import Header, Line, Torn, Write
 from gateway.policy.model import Mark
-from gateway.policy.standing import Order
+from gateway.policy.standing import Command
 from gateway.ports import Entry, Unasked
 
 log = logging.getLogger(__name__)
@@ -37,11 +37,11 @@ def new_worker() -> str:
 
 @dataclass(slots=True)
 class Known:
-    """What journals know: what they were told to tell, the latest place of each shard, and every order."""
+    """What journals know: what they were told to tell, the latest place of each shard, and every command."""
 
     header: dict[str, str | int] = field(default_factory=dict)
     marks: dict[int, Mark] = field(default_factory=dict)
-    orders: dict[Order, None] = field(default_factory=dict)
+    commands: dict[Command, None] = field(default_factory=dict)
 
     def reached(self, shard: int, mark: Mark) -> None:
         self.marks[shard] = max(mark, self.marks.get(shard, NOTHING))
@@ -51,7 +51,7 @@ class Known:
         self.header |= other.header
         for shard, mark in other.marks.items():
             self.reached(shard, mark)
-        self.orders |= other.orders
+        self.commands |= other.commands
 
 
 class JournalFolder:
@@ -141,10 +141,10 @@ class JournalFolder:
         """
         known = Known()
         for path in reversed(self.segments(worker)):
-            own, orders_before = self._known_in(path)
-            own.add(Known(marks=known.marks, orders=known.orders))
-            known = Known({**own.header, **known.header}, own.marks, own.orders)
-            if orders_before is not None and len(own.orders) >= orders_before:
+            own, commands_before = self._known_in(path)
+            own.add(Known(marks=known.marks, commands=known.commands))
+            known = Known({**own.header, **known.header}, own.marks, own.commands)
+            if commands_before is not None and len(own.commands) >= commands_before:
                 break
         return known
 
@@ -178,17 +178,17 @@ class JournalFolder:
             log.critical("%s: the rest of it cannot be read: %s", path.name, error)
 
     def _known_in(self, path: Path) -> tuple[Known, int | None]:
-        """What a segment says by itself, and how many orders it should have; None where it does not say all."""
-        known, orders = Known(), None
+        """What a segment says by itself, and how many commands it should have; None where it does not say all."""
+        known, commands = Known(), None
         for line in self.read(path):
             if isinstance(line, Header):
                 known.add(Known({**line.known}, {**line.marks}))
-                orders = max(line.orders, orders or 0)
+                commands = max(line.commands, commands or 0)
             elif isinstance(line, Write):
                 known.reached(line.shard, line.entry.mark)
-            elif isinstance(line, Order):
-                known.orders[line] = None
-        return known, orders
+            elif isinstance(line, Command):
+                known.commands[line] = None
+        return known, commands
 
     def _later_than(self, worker: str, shard: int, since: Mark) -> list[Path]:
         """The segments that may have something later than `since`: each begins with what all before it had reached."""

@@ -1,4 +1,4 @@
-"""The control stream, `gw:{0}:control`: one entry an order of the ops, never trimmed. See ControlLog for the contract.
+"""The control stream, `gw:{0}:control`: one entry a command of the ops, never trimmed. See ControlLog for the contract.
 
 An entry that cannot be read is never skipped: it may be a revocation. Nobody gets past it until it is dealt with.
 """
@@ -15,7 +15,7 @@ from gateway.backends.redis_client import Wire
 from gateway.backends.redis_shards import meta_key
 from gateway.errors import GatewayError, LedgerFault
 from gateway.policy.model import Mark
-from gateway.policy.standing import Order, Standing, read_order, write_order
+from gateway.policy.standing import Command, Standing, read_command, write_command
 from gateway.ports import Entry
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ STREAM = "gw:{0}:control"
 START = "0"
 PAGE = 1000
 POLL = 0.25
-"""Seconds between two looks at an idle stream: how long an order may take to be in force."""
+"""Seconds between two looks at an idle stream: how long a command may take to be in force."""
 
 Row = tuple[str, dict[str, str]]
 
@@ -35,12 +35,12 @@ class RedisControl:
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
 
-    async def append(self, order: Order) -> None:
-        """See ControlLog.append. Raises ValueError for an order that nobody could read."""
-        flat = [text for pair in write_order(order).items() for text in pair]
+    async def append(self, command: Command) -> None:
+        """See ControlLog.append. Raises ValueError for a command that nobody could read."""
+        flat = [text for pair in write_command(command).items() for text in pair]
         await self._wire.execute("XADD", STREAM, "*", *flat)
 
-    async def follow(self, last: str) -> AsyncGenerator[tuple[str, list[Order]], None]:
+    async def follow(self, last: str) -> AsyncGenerator[tuple[str, list[Command]], None]:
         """See ControlLog.follow. A stream that no longer has `last` lost it: it is read again from its beginning."""
         while True:
             entries = await self._after(last)
@@ -48,44 +48,44 @@ class RedisControl:
                 log.error("%s has lost entries that were read here; what was read stays in force", STREAM)
                 last = START
                 continue
-            orders: list[Order] = []
+            commands: list[Command] = []
             fault: LedgerFault | None = None
             for entry_id, fields in entries:
                 try:
-                    orders.append(read_order(fields))
+                    commands.append(read_command(fields))
                 except ValueError as error:
                     fault = _unreadable(entry_id, error)
                     break
                 last = entry_id
-            if orders or fault is None:
-                yield last, orders
+            if commands or fault is None:
+                yield last, commands
             if fault is not None:
                 raise fault
             if not entries:
                 await asyncio.sleep(POLL)
 
-    async def missing(self, orders: Iterable[Order]) -> list[Entry]:
+    async def missing(self, commands: Iterable[Command]) -> list[Entry]:
         """See ControlLog.missing."""
-        there = {order async for order in self._all()}
-        return [_entry(order) for order in orders if order not in there]
+        there = {command async for command in self._all()}
+        return [_entry(command) for command in commands if command not in there]
 
     async def read_all(self) -> Standing:
-        """Every order until now. Raises GatewayError where one of them cannot be read, LedgerDown."""
+        """Every command until now. Raises GatewayError where one of them cannot be read, LedgerDown."""
         standing = Standing()
         try:
-            async for order in self._all():
-                standing.apply(order)
+            async for command in self._all():
+                standing.apply(command)
         except LedgerFault as error:
             raise GatewayError(str(error)) from None
         return standing
 
-    async def _all(self) -> AsyncIterator[Order]:
+    async def _all(self) -> AsyncIterator[Command]:
         async with aclosing(self.follow(START)) as pages:
-            async for _, orders in pages:
-                if not orders:
+            async for _, commands in pages:
+                if not commands:
                     return
-                for order in orders:
-                    yield order
+                for command in commands:
+                    yield command
 
     async def _after(self, last: str) -> list[Row] | None:
         # The entry `last` is asked for again: a stream that was emptied, or went back to an older copy, has new
@@ -99,8 +99,8 @@ class RedisControl:
         return entries[1:] if entries and entries[0][0] == last else None
 
 
-def _entry(order: Order) -> Entry:
-    effects = [["XADD", 1, "*", *(text for pair in write_order(order).items() for text in pair)]]
+def _entry(command: Command) -> Entry:
+    effects = [["XADD", 1, "*", *(text for pair in write_command(command).items() for text in pair)]]
     return Entry(Mark(0, 0), json.dumps({"k": [STREAM, meta_key(0)], "w": effects}, sort_keys=True))
 
 

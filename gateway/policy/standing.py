@@ -1,6 +1,6 @@
 """What has been ordered of links since they were made: revoked or extended, by token or by order.
 
-A revocation is final, and of two extensions the later counts: in whichever sequence orders arrive, and however often.
+A revocation is final, and of two extensions the later counts: in whichever sequence commands arrive, and however often.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gateway.policy.model import Claims
 Verb = Literal["revoke", "extend"]
 
 VERSION = "1"
-"""Of a written order. It changes with the meaning of a field; fields that are not known are passed over."""
+"""Of a written command. It changes with the meaning of a field; fields that are not known are passed over."""
 
 _VERBS: Mapping[str, Verb] = {"revoke": "revoke", "extend": "extend"}
 _TOKEN_KEY = re.compile(r"[0-9a-f]{32}")
@@ -25,11 +25,11 @@ _SECONDS = re.compile(r"[0-9]{1,12}")
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Command:
     """One word of the ops. Exactly one of `token_key` (see Claims) and `order_id` is set; `time` Unix seconds.
 
     By `order_id` it holds for the order's tokens issued until `time`, and for those that do not say when they were
-    issued. `expires_at` (Unix s) is an extension's new `exp`. Raises ValueError for what makes no order.
+    issued. `expires_at` (Unix s) is an extension's new `exp`. Raises ValueError for what makes no command.
     """
 
     verb: Verb
@@ -46,7 +46,7 @@ class Order:
 
 
 class Standing:
-    """All orders so far, in memory."""
+    """All commands so far, in memory."""
 
     def __init__(self) -> None:
         self._revoked_tokens: set[str] = set()
@@ -55,17 +55,17 @@ class Standing:
         self._extended_tokens: dict[str, tuple[int, int]] = {}
         self._extended_orders: dict[str, tuple[int, int]] = {}
 
-    def apply(self, order: Order) -> None:
-        """Take one order in; again does no harm."""
-        if order.expires_at is not None:
-            given = (order.time, order.expires_at)
-            extended = self._extended_tokens if order.token_key is not None else self._extended_orders
-            name = order.token_key or order.order_id or ""
+    def apply(self, command: Command) -> None:
+        """Take one command in; again does no harm."""
+        if command.expires_at is not None:
+            given = (command.time, command.expires_at)
+            extended = self._extended_tokens if command.token_key is not None else self._extended_orders
+            name = command.token_key or command.order_id or ""
             extended[name] = max(given, extended.get(name, given))
-        elif order.token_key is not None:
-            self._revoked_tokens.add(order.token_key)
-        elif order.order_id is not None:
-            self._revoked_orders[order.order_id] = max(order.time, self._revoked_orders.get(order.order_id, 0))
+        elif command.token_key is not None:
+            self._revoked_tokens.add(command.token_key)
+        elif command.order_id is not None:
+            self._revoked_orders[command.order_id] = max(command.time, self._revoked_orders.get(command.order_id, 0))
 
     def is_revoked(self, claims: Claims) -> bool:
         """Whether the link is revoked, by itself or with its order."""
@@ -89,23 +89,23 @@ class Standing:
         return max(given)[1] if given else None
 
 
-def write_order(order: Order) -> dict[str, str]:
-    """The flat fields that `read_order` reads as `order`. Raises ValueError for an order that could not be read."""
+def write_command(command: Command) -> dict[str, str]:
+    """The flat fields that `read_command` reads as `command`. Raises ValueError for one that could not be read."""
     fields = {
         "v": VERSION,
-        "verb": order.verb,
-        "time": order.time,
-        "token.key": order.token_key,
-        "order.id": order.order_id,
-        "expires_at": order.expires_at,
+        "verb": command.verb,
+        "time": command.time,
+        "token.key": command.token_key,
+        "order.id": command.order_id,
+        "expires_at": command.expires_at,
     }
     written = {name: str(value) for name, value in fields.items() if value is not None}
-    read_order(written)
+    read_command(written)
     return written
 
 
-def read_order(fields: Mapping[str, str]) -> Order:
-    """Raises ValueError for fields that are no order of this version; its words quote none of them."""
+def read_command(fields: Mapping[str, str]) -> Command:
+    """Raises ValueError for fields that are no command of this version; its words quote none of them."""
     if fields.get("v") != VERSION:
         raise ValueError(f"it is not of version {VERSION}")
     verb, token_key, order_id = _VERBS.get(fields.get("verb", "")), fields.get("token.key"), fields.get("order.id")
@@ -116,7 +116,7 @@ def read_order(fields: Mapping[str, str]) -> Order:
     if order_id is not None and not is_order_id(order_id):
         raise ValueError("its order.id is none that a link can have")
     expires_at = _seconds(fields, "expires_at") if "expires_at" in fields else None
-    return Order(verb, _seconds(fields, "time"), token_key, order_id, expires_at)
+    return Command(verb, _seconds(fields, "time"), token_key, order_id, expires_at)
 
 
 def is_order_id(text: str) -> bool:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from gateway.errors import LedgerDown, LedgerFault
-from gateway.policy.standing import Order, Standing
+from gateway.policy.standing import Command, Standing
 from gateway.ports import ControlLog
 from gateway.services.faults import describe
 
@@ -25,20 +25,20 @@ REMIND_EVERY = 60.0
 
 
 class Control:
-    """One tail per worker. `on_revoked` is called after each page with a revocation; it cuts what runs. `on_order` is
-    told of each order that is read.
+    """One tail per worker. `on_revoked` is called after each page with a revocation; it cuts what runs. `on_command` is
+    told of each command that is read.
     """
 
     def __init__(
         self,
-        orders: ControlLog,
+        commands: ControlLog,
         *,
         on_revoked: Callable[[], None] = lambda: None,
-        on_order: Callable[[Order], None] = lambda order: None,
+        on_command: Callable[[Command], None] = lambda command: None,
     ) -> None:
-        self._orders = orders
+        self._commands = commands
         self._on_revoked = on_revoked
-        self._on_order = on_order
+        self._on_command = on_command
         self.complete_at = -math.inf
         """When everything there was had been read last (monotonic s)."""
         self.standing = Standing()
@@ -67,14 +67,14 @@ class Control:
             await asyncio.wait([self._task])
 
     def current(self) -> bool:
-        """Whether every order there was 2 s ago is in `standing`; where not, nobody may be let in."""
+        """Whether every command there was 2 s ago is in `standing`; where not, nobody may be let in."""
         return self._caught_up and time.monotonic() - self._heard <= SILENCE
 
     async def _run(self) -> None:
         while True:
             try:
-                async for last, orders in self._orders.follow(self._last):
-                    self._take(last, orders)
+                async for last, commands in self._commands.follow(self._last):
+                    self._take(last, commands)
             except LedgerFault as error:
                 self._caught_up = False
                 self._complain(logging.CRITICAL, error)
@@ -86,18 +86,18 @@ class Control:
             self._looked.set()
             await asyncio.sleep(BACKOFF)
 
-    def _take(self, last: str, orders: list[Order]) -> None:
+    def _take(self, last: str, commands: list[Command]) -> None:
         now = time.monotonic()
         if now - self._heard > SILENCE:
             self._caught_up = False
         self._heard = now
-        for order in orders:
-            self.standing.apply(order)
-            self._on_order(order)
-        if any(order.verb == "revoke" for order in orders):
+        for command in commands:
+            self.standing.apply(command)
+            self._on_command(command)
+        if any(command.verb == "revoke" for command in commands):
             self._on_revoked()
         self._last = last
-        if not orders:
+        if not commands:
             self._is_well()
 
     def _is_well(self) -> None:

@@ -1,6 +1,6 @@
 """Making, revoking and extending links, for the command line, the demo and whoever sells.
 
-An order is in the control stream before its event is written: what is in force may lack its event, never the reverse.
+A command is in the control stream before its event is written: what is in force may lack its event, never the reverse.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gateway.policy.events import new_event, rfc3339
 from gateway.policy.keys import KeySet
 from gateway.policy.model import Claims
 from gateway.policy.shards import shard_of
-from gateway.policy.standing import Order, Standing, Verb
+from gateway.policy.standing import Command, Standing, Verb
 from gateway.policy.tokens import encode
 from gateway.ports import ControlLog, EventLog, LinkRegistry
 from gateway.services.identifiers import new_id, now_ms
@@ -56,7 +56,7 @@ async def issue(
 async def revoke(subject: Subject, *, standing: Standing, control: ControlLog, events: EventLog, shards: int) -> Done:
     """Revoke for good; a link that is revoked already stays so, without a second event.
 
-    An order is ordered anew each time, since links may have been made elsewhere meanwhile. Raises GatewayError where
+    An order is revoked anew each time, since links may have been made elsewhere meanwhile. Raises GatewayError where
     no link can be meant, or where all is in force but its event could not be written; LedgerDown.
     """
     fresh, revoked = _by_revoked(subject, standing)
@@ -104,19 +104,19 @@ async def extend(
 
 
 async def _command(subject: Subject, links: Sequence[Claims], expires_at: int | None, control: ControlLog) -> int:
-    """Orders it, and returns the time that the order has (Unix s)."""
+    """Command it, and return the time that the command has (Unix s)."""
     verb: Verb = "revoke" if expires_at is None else "extend"
     time = now_ms() // 1000
     by_token = links
-    orders: list[Order] = []
+    commands: list[Command] = []
     try:
         if subject.order_id is not None:
-            orders = [Order(verb, time, order_id=subject.order_id, expires_at=expires_at)]
+            commands = [Command(verb, time, order_id=subject.order_id, expires_at=expires_at)]
             # The clock of who made them runs ahead of ours, but they are there: they are meant too.
             by_token = [claims for claims in links if claims.issued_at is not None and claims.issued_at > time]
-        orders += [Order(verb, time, token_key=claims.token_key, expires_at=expires_at) for claims in by_token]
-        for order in orders:
-            await control.append(order)
+        commands += [Command(verb, time, token_key=claims.token_key, expires_at=expires_at) for claims in by_token]
+        for command in commands:
+            await control.append(command)
     except ValueError as error:
         raise GatewayError(f"nothing was ordered: {error}") from None
     return time

@@ -43,16 +43,16 @@ class _Seen:
 
 
 class Recovery:
-    """`complete_at`: when all orders of the ops had been read last (monotonic s), since who enters shard 0 must know
+    """`complete_at`: when all commands of the ops had been read last (monotonic s), since who enters shard 0 must know
     those that were put back.
     """
 
     def __init__(
-        self, shards: Shards, journal: Journal, orders: ControlLog, *, complete_at: Callable[[], float]
+        self, shards: Shards, journal: Journal, commands: ControlLog, *, complete_at: Callable[[], float]
     ) -> None:
         self._shards = shards
         self._journal = journal
-        self._orders = orders
+        self._commands = commands
         self._complete_at = complete_at
         self._seen = [_Seen() for _ in range(shards.count)]
         self._tasks: list[asyncio.Task[None]] = []
@@ -139,7 +139,7 @@ class Recovery:
         if not seen.has_own:
             await self._hand_in_of(self._journal.worker, shard, meeting.base)
             if shard == 0:
-                await self._shards.hand_in(shard, await self._orders.missing(self._journal.orders()))
+                await self._shards.hand_in(shard, await self._commands.missing(self._journal.commands()))
             seen.has_own = True
         if time.monotonic() - seen.closed_at < FOR_THE_DEAD:
             return

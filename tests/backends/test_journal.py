@@ -21,14 +21,14 @@ from gateway.backends import journal_file
 from gateway.backends.journal import FileJournal
 from gateway.errors import JournalDown
 from gateway.policy.model import Mark
-from gateway.policy.standing import Order
+from gateway.policy.standing import Command
 from gateway.ports import Entry, Unasked
 
 SEEN = Mark(0, 0)
 ROOT = Path(__file__).parents[2]
 Open = Callable[..., FileJournal]
-REVOKED = Order("revoke", 1_700_000_000, order_id="10001")
-EXTENDED = Order("extend", 1_700_000_001, "ab" * 16, None, 1_900_000_000)
+REVOKED = Command("revoke", 1_700_000_000, order_id="10001")
+EXTENDED = Command("extend", 1_700_000_001, "ab" * 16, None, 1_900_000_000)
 WRITER = """
 import sys
 from pathlib import Path
@@ -337,7 +337,7 @@ async def test_a_failure_is_not_forgotten_by_a_revival_in_between(
 @pytest.mark.parametrize("renamed", [False, True])
 async def test_a_folder_that_disappears(opened: Open, folder: Path, renamed: bool) -> None:
     journal = opened()
-    journal.keep_order(REVOKED)
+    journal.keep_command(REVOKED)
     journal.tell(shards=4)
     await journal.synced()
     lose(folder, renamed)
@@ -346,7 +346,7 @@ async def test_a_folder_that_disappears(opened: Open, folder: Path, renamed: boo
         await journal.synced()
     await mended(journal, before=1)
     other = opened()
-    assert (dict(other.header), list(other.orders()), other.known(0)) == ({"shards": 4}, [REVOKED], Mark(1, 2))
+    assert (dict(other.header), list(other.commands()), other.known(0)) == ({"shards": 4}, [REVOKED], Mark(1, 2))
     assert journal.folder.lock(journal.worker) is None  # nobody else takes it for dead
 
 
@@ -379,14 +379,14 @@ async def test_the_next_segment_begins_by_size_and_by_age(opened: Open, folder: 
 async def test_what_each_segment_begins_with(opened: Open, small_segments: None) -> None:
     """Orders, places and what was told outlive every segment that they were written to first."""
     journal = opened()
-    journal.keep_order(REVOKED)
+    journal.keep_command(REVOKED)
     journal.tell(shards=4, device_secret="old")
     journal.tell(device_secret="new")
     journal.keep(3, Entry(Mark(2, 9), "written"))
     for number in range(1, 200):
         journal.keep(0, entry(number, "x" * 1000))
         journal.revive()
-    journal.keep_order(EXTENDED)
+    journal.keep_command(EXTENDED)
     await journal.synced()
     segments = journal.folder.segments(journal.worker)
     assert len(segments) > 2
@@ -394,20 +394,20 @@ async def test_what_each_segment_begins_with(opened: Open, small_segments: None)
         path.unlink(missing_ok=True)
     successor = opened()
     assert dict(successor.header) == {"shards": 4, "device_secret": "new"}
-    assert set(successor.orders()) == {REVOKED, EXTENDED}
+    assert set(successor.commands()) == {REVOKED, EXTENDED}
     assert (successor.known(0), successor.known(3), successor.known(1)) == (Mark(1, 199), Mark(2, 9), SEEN)
 
 
 def test_a_segment_whose_beginning_was_not_finished_does_not_hide_those_before_it(opened: Open, folder: Path) -> None:
     dead = opened()
-    dead.keep_order(REVOKED)
-    dead.keep_order(EXTENDED)
+    dead.keep_command(REVOKED)
+    dead.keep_command(EXTENDED)
     dead.close()
     (first,) = folder.glob("*.journal")
     whole = first.read_bytes().splitlines(keepends=True)
-    header = journal_file.header_line(journal_file.Header({}, {}, orders=2))
+    header = journal_file.header_line(journal_file.Header({}, {}, commands=2))
     first.with_name(first.name.replace("000001", "000002")).write_bytes(header + whole[1])
-    assert set(opened().orders()) == {REVOKED, EXTENDED}
+    assert set(opened().commands()) == {REVOKED, EXTENDED}
 
 
 async def test_two_workers_at_once(opened: Open, folder: Path) -> None:
@@ -434,7 +434,7 @@ async def test_a_dead_workers_steps_are_taken_over_once(opened: Open, monkeypatc
         dead.keep_unasked(Unasked("reserve", name, {"shard": 0}))
     dead.keep_unasked(Unasked("done", "a", {}))
     helper.keep_unasked(Unasked("done", "b", {}))  # told for another one
-    dead.keep_order(EXTENDED)
+    dead.keep_command(EXTENDED)
     dead.keep(0, entry(41))
     assert list(living.unasked()) == []
     for journal in (dead, helper):
@@ -450,4 +450,4 @@ async def test_a_dead_workers_steps_are_taken_over_once(opened: Open, monkeypatc
     await asyncio.sleep(0.05)
     assert list(living.unasked()) == []
     assert [step for step in told if step.verb == "reserve"] == [Unasked("reserve", "c", {"shard": 0})]
-    assert list(living.orders()) == [EXTENDED]
+    assert list(living.commands()) == [EXTENDED]

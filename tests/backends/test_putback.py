@@ -23,7 +23,7 @@ from gateway.errors import LedgerDown
 from gateway.policy.counting import CountingRules
 from gateway.policy.limits import charges
 from gateway.policy.model import Deny, Device, Limits, Outcome, Reservation
-from gateway.policy.standing import Order
+from gateway.policy.standing import Command
 from gateway.ports import ReserveAsk
 from gateway.services import recovery
 from gateway.services.recovery import Recovery
@@ -256,18 +256,18 @@ async def test_each_mutant_is_caught(
     assert found, "the mutated text is no longer in any script"
 
 
-async def test_orders_of_the_ops_are_put_back_once(wire: Wire, folders: list[Path]) -> None:
+async def test_commands_of_the_ops_are_put_back_once(wire: Wire, folders: list[Path]) -> None:
     workers = [Worker.on(wire, folder) for folder in folders]
     await entered(workers)
     control = RedisControl(wire)
-    orders = [
-        Order("revoke", 1_700_000_000, order_id="10001"),
-        Order("extend", 1_700_000_001, "ab" * 16, None, 1_900_000_000),
+    commands = [
+        Command("revoke", 1_700_000_000, order_id="10001"),
+        Command("extend", 1_700_000_001, "ab" * 16, None, 1_900_000_000),
     ]
-    for order in orders:
-        await control.append(order)
+    for command in commands:
+        await control.append(command)
         for worker in workers:
-            worker.journal.keep_order(order)
+            worker.journal.keep_command(command)
     await lose_all(wire)
     await entered(workers)
     standing = await control.read_all()

@@ -14,41 +14,41 @@ from gateway.backends.redis_client import Wire, connect
 from gateway.backends.redis_control import PAGE, STREAM, RedisControl
 from gateway.errors import GatewayError, LedgerDown, LedgerFault
 from gateway.policy.model import Claims, FileEntry
-from gateway.policy.standing import Order, write_order
+from gateway.policy.standing import Command, write_command
 
-Pages = AsyncGenerator[tuple[str, list[Order]], None]
+Pages = AsyncGenerator[tuple[str, list[Command]], None]
 
 
-def order(number: int) -> Order:
-    return Order("revoke", number, order_id=f"zażółć {number}")
+def command(number: int) -> Command:
+    return Command("revoke", number, order_id=f"zażółć {number}")
 
 
 def flat(number: int) -> list[str]:
-    return [text for pair in write_order(order(number)).items() for text in pair]
+    return [text for pair in write_command(command(number)).items() for text in pair]
 
 
-async def until_empty(pages: Pages) -> tuple[str, list[Order]]:
-    """All orders up to the first empty page, and the id at which it stands."""
-    orders: list[Order] = []
+async def until_empty(pages: Pages) -> tuple[str, list[Command]]:
+    """All commands up to the first empty page, and the id at which it stands."""
+    commands: list[Command] = []
     async with asyncio.timeout(5):
         while True:
             last, page = await anext(pages)
             if not page:
-                return last, orders
-            orders += page
+                return last, commands
+            commands += page
 
 
 @pytest.mark.parametrize("count", [0, 1, PAGE - 1, PAGE, PAGE + 1, PAGE + 2, 2 * PAGE + 1])
 async def test_pages_lose_and_repeat_nothing(wire: Wire, count: int) -> None:
     control = RedisControl(wire)
-    await asyncio.gather(*(control.append(order(number)) for number in range(count)))
+    await asyncio.gather(*(control.append(command(number)) for number in range(count)))
     async with aclosing(control.follow("0")) as pages:
-        last, orders = await until_empty(pages)
-        assert orders == [order(number) for number in range(count)]
-        await control.append(order(count))
-        assert (await until_empty(pages))[1] == [order(count)]
+        last, commands = await until_empty(pages)
+        assert commands == [command(number) for number in range(count)]
+        await control.append(command(count))
+        assert (await until_empty(pages))[1] == [command(count)]
     async with aclosing(control.follow(last)) as pages:
-        assert (await until_empty(pages))[1] == [order(count)]
+        assert (await until_empty(pages))[1] == [command(count)]
 
 
 async def test_an_idle_stream_is_heard_of_more_than_once_a_second(wire: Wire) -> None:
@@ -64,8 +64,8 @@ async def test_a_stream_that_was_emptied_is_read_again(wire: Wire, caplog: pytes
         await wire.execute("FLUSHALL")
         assert await until_empty(pages) == ("0", [])
         assert caplog.text.count("has lost entries") == 1
-        await control.append(order(2))  # its id lies before the one that was read last
-        assert (await until_empty(pages))[1] == [order(2)]
+        await control.append(command(2))  # its id lies before the one that was read last
+        assert (await until_empty(pages))[1] == [command(2)]
         await until_empty(pages)
     assert caplog.text.count("has lost entries") == 1
 
@@ -79,7 +79,7 @@ async def test_an_older_copy_with_new_entries_is_read_again(wire: Wire, caplog: 
         await until_empty(pages)
         pipe = [wire.execute("XDEL", STREAM, "9-0"), wire.execute("XADD", STREAM, "9-1", *flat(3))]
         await asyncio.gather(*pipe)
-        assert (await until_empty(pages))[1] == [order(1), order(3)]
+        assert (await until_empty(pages))[1] == [command(1), command(3)]
     assert caplog.text.count("has lost entries") == 1
 
 
@@ -89,7 +89,7 @@ async def test_what_cannot_be_read_stops_everybody_until_it_is_gone(wire: Wire) 
     await wire.execute("XADD", STREAM, "2-0", "v", "2", "verb", "revoke", "order.id", "secret-order")
     await wire.execute("XADD", STREAM, "3-0", *flat(3))
     async with aclosing(control.follow("0")) as pages:
-        assert await anext(pages) == ("1-0", [order(1)])
+        assert await anext(pages) == ("1-0", [command(1)])
         with pytest.raises(LedgerFault, match=r"entry 2-0 of gw:\{0\}:control cannot be read") as told:
             await anext(pages)
     assert "secret-order" not in str(told.value)
@@ -101,7 +101,7 @@ async def test_what_cannot_be_read_stops_everybody_until_it_is_gone(wire: Wire) 
     assert not isinstance(told.value, LedgerDown)
     await wire.execute("XDEL", STREAM, "2-0")
     async with aclosing(control.follow("1-0")) as pages:
-        assert await until_empty(pages) == ("3-0", [order(3)])
+        assert await until_empty(pages) == ("3-0", [command(3)])
 
 
 async def test_a_key_that_is_no_stream_is_a_fault(wire: Wire) -> None:
@@ -120,16 +120,16 @@ async def test_bytes_that_are_no_text_are_down(wire: Wire) -> None:
 
 async def test_what_nobody_could_read_is_not_written(wire: Wire) -> None:
     with pytest.raises(ValueError, match=r"order\.id"):
-        await RedisControl(wire).append(Order("revoke", 1, order_id="a\nb"))
+        await RedisControl(wire).append(Command("revoke", 1, order_id="a\nb"))
     assert await wire.execute("EXISTS", STREAM) == 0
 
 
 async def test_read_all_gives_how_it_stands(wire: Wire) -> None:
     control = RedisControl(wire)
-    claims = Claims("shop", "t", 100, (FileEntry("a"),), order_id=order(0).order_id)
+    claims = Claims("shop", "t", 100, (FileEntry("a"),), order_id=command(0).order_id)
     assert not (await control.read_all()).is_revoked(claims)
-    await control.append(order(0))
-    await control.append(Order("extend", 1, token_key=claims.token_key, expires_at=500))
+    await control.append(command(0))
+    await control.append(Command("extend", 1, token_key=claims.token_key, expires_at=500))
     standing = await control.read_all()
     assert standing.is_revoked(claims)
     assert standing.extended_to(claims) == 500
@@ -140,7 +140,7 @@ async def test_it_goes_on_with_the_last_id_when_the_server_is_back(tmp_path: Pat
     wire = Wire(connect(await asyncio.to_thread(server.start)))
     control = RedisControl(wire)
     try:
-        await control.append(order(1))
+        await control.append(command(1))
         async with aclosing(control.follow("0")) as pages:
             last, _ = await until_empty(pages)
             await asyncio.to_thread(server.stop)
@@ -148,9 +148,9 @@ async def test_it_goes_on_with_the_last_id_when_the_server_is_back(tmp_path: Pat
                 await until_empty(pages)
         await asyncio.to_thread(server.start)
         await asyncio.sleep(0.3)
-        await control.append(order(2))
+        await control.append(command(2))
         async with aclosing(control.follow(last)) as pages:
-            assert (await until_empty(pages))[1] == [order(2)]
+            assert (await until_empty(pages))[1] == [command(2)]
     finally:
         await wire.close()
         await asyncio.to_thread(server.stop)

@@ -18,7 +18,7 @@ from gateway.backends.redis_client import Wire, connect
 from gateway.backends.redis_control import RedisControl
 from gateway.policy.keys import SigningKey, load_key
 from gateway.policy.model import Claims, FileEntry, Limits
-from gateway.policy.standing import Order
+from gateway.policy.standing import Command
 from gateway.policy.tokens import encode
 from gateway.settings import load
 from gateway.web.app import build_app
@@ -61,9 +61,9 @@ class Running:
             await asyncio.sleep(0.02)
         raise AssertionError("the rules were not taken over")
 
-    async def order(self, order: Order) -> None:
+    async def command(self, command: Command) -> None:
         """Revoke or extend; in force on return as soon as the worker's tail has read it."""
-        await RedisControl(self.wire).append(order)
+        await RedisControl(self.wire).append(command)
 
     def file(self, name: str, size: int) -> bytes:
         data = hashlib.shake_128(name.encode()).digest(size)

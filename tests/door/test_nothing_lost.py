@@ -15,7 +15,7 @@ from gateway.backends.files import FolderStore
 from gateway.backends.maxmind import Databases
 from gateway.backends.redis_ledger import RedisLedger
 from gateway.errors import GeoDown
-from gateway.policy.standing import Order
+from gateway.policy.standing import Command
 
 SIZE = 300_000
 LARGE = 8 << 20
@@ -107,7 +107,7 @@ async def test_a_link_revoked_while_the_ledger_is_asked_gives_nothing(gateway, m
 
     async def slowly(*args, **options):
         answer = await reserve(*args, **options)
-        await gateway.order(Order("revoke", int(time.time()), order_id="10002"))
+        await gateway.command(Command("revoke", int(time.time()), order_id="10002"))
         await asyncio.sleep(0.5)
         return answer
 
@@ -125,7 +125,7 @@ async def test_a_link_revoked_while_its_file_is_opened_sends_nothing(gateway, mo
     opened = FolderStore.open
 
     async def slowly(*args):
-        await gateway.order(Order("revoke", int(time.time()), order_id="10002"))
+        await gateway.command(Command("revoke", int(time.time()), order_id="10002"))
         await asyncio.sleep(0.5)
         return await opened(*args)
 

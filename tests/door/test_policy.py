@@ -1,4 +1,4 @@
-"""Limits, plans, rules, orders and external files as a client meets them."""
+"""Limits, plans, rules, commands and external files as a client meets them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from aiohttp import ClientError
 
 from gateway.policy.model import FileEntry, Limits
-from gateway.policy.standing import Order
+from gateway.policy.standing import Command
 
 SIZE = 300_000
 LARGE = 8 * 1024 * 1024
@@ -120,7 +120,7 @@ async def test_the_page_says_so_too_and_an_extension_ends_that(gateway) -> None:
     await asyncio.sleep(3.2)
     async with gateway.client.get(link, allow_redirects=False) as response:
         assert (response.status, (await response.json())["reason"]) == (410, "token.expired")
-    await gateway.order(Order("extend", int(time.time()), order_id="10001", expires_at=int(time.time()) + 3600))
+    await gateway.command(Command("extend", int(time.time()), order_id="10001", expires_at=int(time.time()) + 3600))
     await asyncio.sleep(0.6)
     assert (await get(gateway, token, by(SECOND)))[0] == 200
 
@@ -222,7 +222,7 @@ async def test_revoking_refuses_and_cuts_what_runs(gateway) -> None:
     began = time.monotonic()
     async with gateway.client.get(f"{gateway.base}/d/{token}", headers=by(FIRST)) as running:
         await running.content.readany()
-        await gateway.order(Order("revoke", int(time.time()), order_id="10001"))
+        await gateway.command(Command("revoke", int(time.time()), order_id="10001"))
         with pytest.raises(ClientError):
             await running.read()
     assert time.monotonic() - began < 5
@@ -237,7 +237,7 @@ async def test_extending_overrides_the_expiry(gateway) -> None:
     gateway.file("a.bin", SIZE)
     token = gateway.token("a.bin", expires_at=int(time.time()) - 5, issued_at=int(time.time()) - 50)
     assert await get(gateway, token, by(FIRST)) == (410, "token.expired")
-    await gateway.order(Order("extend", int(time.time()), order_id="10001", expires_at=int(time.time()) + 60))
+    await gateway.command(Command("extend", int(time.time()), order_id="10001", expires_at=int(time.time()) + 60))
     for _ in range(100):
         if (await get(gateway, token, by(FIRST)))[0] == 200:
             break

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.backends.embedded_redis import EmbeddedRedis
-from gateway.policy.standing import Order
+from gateway.policy.standing import Command
 
 Opener = Callable[..., AbstractAsyncContextManager[Any]]
 SIZE = 100_000
@@ -53,7 +53,7 @@ async def test_what_redis_loses_is_not_given_again(open_gateway: Opener, tmp_pat
         used = first.token("a.bin", downloads=1)
         revoked = first.token("a.bin", order_id="10002")
         assert await answered(first, used, "10.1.0.1") == (200, "")
-        await first.order(Order("revoke", int(time.time()), order_id="10002"))
+        await first.command(Command("revoke", int(time.time()), order_id="10002"))
 
         async def is_revoked() -> bool:
             return await asked(first, revoked, "10.1.0.2") == (410, "token.revoked")

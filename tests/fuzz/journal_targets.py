@@ -14,14 +14,14 @@ from gateway.backends.journal_file import (
     Line,
     Torn,
     Write,
+    command_line,
     header_line,
-    order_line,
     read,
     unasked_line,
     write_line,
 )
 from gateway.policy.model import Mark
-from gateway.policy.standing import Order
+from gateway.policy.standing import Command
 from gateway.ports import Entry, Unasked
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-")
@@ -30,8 +30,8 @@ LINES: tuple[Line, ...] = (
     Header({"worker": "w-1", "shards": 2}, {0: Mark(1, 7), 1: Mark(2, 1)}, 3),
     Write(0, Entry(Mark(1, 8), '["reserve", {"a": "ü"}]')),
     Write(1, Entry(Mark(2, 2), "")),
-    Order("revoke", 1_700_000_000, token_key="0123456789abcdef" * 2),
-    Order("extend", 1_700_000_000, order_id="10001", expires_at=1_800_000_000),
+    Command("revoke", 1_700_000_000, token_key="0123456789abcdef" * 2),
+    Command("extend", 1_700_000_000, order_id="10001", expires_at=1_800_000_000),
     Unasked("settle", "r1", {"delivered": 5}),
 )
 
@@ -42,8 +42,8 @@ def written(line: Line) -> bytes:
             return header_line(line)
         case Write(shard=shard, entry=entry):
             return write_line(shard, entry)
-        case Order():
-            return order_line(line)
+        case Command():
+            return command_line(line)
         case Unasked():
             return unasked_line(line)
 
@@ -91,12 +91,12 @@ TARGETS = (
         "journal's contents",
         check_line,
         [
-            ("J", {"worker": "w", "marks": {"0": [1, 7]}, "orders": 3}),
+            ("J", {"worker": "w", "marks": {"0": [1, 7]}, "commands": 3}),
             ("W", "0 1 8 text"),
             ("U", ["settle", "r", {"a": 1}]),
             ("O", {"v": "1", "verb": "revoke", "time": "5", "order.id": "10001"}),
         ],
-        ("J", "W", "O", "U", "marks", "orders", "0", "-1", "verb"),
+        ("J", "W", "O", "U", "marks", "commands", "0", "-1", "verb"),
         ("torn", "read"),
     ),
 )

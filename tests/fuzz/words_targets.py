@@ -1,4 +1,4 @@
-"""What a request or a stream brings into events, orders, addresses and globs: clean, bounded, and read as written."""
+"""What a request or a stream brings into events, commands, addresses and globs: clean, bounded, and read as written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engine import Target
 from gateway.policy.events import FIELDS, LENGTH_MAX, LENGTHS, TYPES, new_event
 from gateway.policy.globs import path_glob, word_glob
 from gateway.policy.model import Claims, FileEntry
-from gateway.policy.standing import Order, Standing, read_order, write_order
+from gateway.policy.standing import Command, Standing, read_command, write_command
 from gateway.policy.units import (
     format_duration,
     format_rate,
@@ -54,42 +54,42 @@ _CLAIMS = tuple(
 
 
 def check_orders(value: tuple[list[tuple[dict[str, object]]], int]) -> str:
-    """Each entry is an order or refused; what they say together does not hang on their sequence or their number."""
-    read: list[Order] = []
+    """Each entry is a command or refused; what they say together does not hang on their sequence or their number."""
+    read: list[Command] = []
     for (entry,) in value[0]:
         fields = {str(name): str(each) for name, each in entry.items()}
         if fields.get("token.key") == "own":
             fields["token.key"] = _CLAIMS[0].token_key
         try:
-            order = read_order(fields)
+            command = read_command(fields)
         except ValueError as error:
             said = str(error)
             assert not any(len(text) > 12 and text in said for text in fields.values()), "a refusal quotes an entry"
             continue
-        written = write_order(order)
-        assert read_order(written) == order
+        written = write_command(command)
+        assert read_command(written) == command
         assert written.items() <= fields.items() | {
             (name, str(int(text))) for name, text in written.items() if _whole(text)
         }
-        read.append(order)
+        read.append(command)
     if not read:
         return "nothing"
     answers = {_said(read)}
     shuffled = [*read, *read]
     Random(value[1]).shuffle(shuffled)
     answers |= {_said(read[::-1]), _said(shuffled)}
-    assert len(answers) == 1, "the sequence of orders matters"
-    return "orders"
+    assert len(answers) == 1, "the sequence of commands matters"
+    return "commands"
 
 
 def _whole(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
-def _said(orders: list[Order]) -> tuple[object, ...]:
+def _said(commands: list[Command]) -> tuple[object, ...]:
     standing = Standing()
-    for order in orders:
-        standing.apply(order)
+    for command in commands:
+        standing.apply(command)
     return tuple((standing.is_revoked(claims), standing.extended_to(claims)) for claims in _CLAIMS)
 
 
@@ -182,7 +182,7 @@ def check_unit(text: str) -> str:
 _NAMES = ("user_agent.original", "http.request.range", "campaign", "order.id", "type", "v", "time", "id", "file.key")
 _PATTERNS = ("**/*.wav", "masters/**", "a/?/**/b", "*bot*", "**", "***/", "**/**/", "a**/b", "?*", "")
 _TEXTS = ("masters/a.wav", "a/b/c/b", "a/x/b", "bot", "/", "", "a//b", "x\n")
-_ORDER = {"v": "1", "verb": "revoke", "time": "1700000000", "token.key": _KEY}
+_COMMAND = {"v": "1", "verb": "revoke", "time": "1700000000", "token.key": _KEY}
 _EXTENSION = {"v": "1", "verb": "extend", "time": "1700000000", "order.id": "10001", "expires_at": "1800000000"}
 _MORE = [
     ({**_EXTENSION, "time": "1700000000", "expires_at": "1900000000"},),
@@ -203,11 +203,11 @@ TARGETS = (
         ("written", "refused"),
     ),
     Target(
-        "orders",
+        "commands",
         check_orders,
-        [([(_ORDER,), (_EXTENSION,), *_MORE], 1), ([(_EXTENSION,), *_MORE], 2), (_MORE, 3)],
-        (*_ORDER, *_EXTENSION, "revoke", "extend", "own", "10001", _KEY),
-        ("nothing", "orders"),
+        [([(_COMMAND,), (_EXTENSION,), *_MORE], 1), ([(_EXTENSION,), *_MORE], 2), (_MORE, 3)],
+        (*_COMMAND, *_EXTENSION, "revoke", "extend", "own", "10001", _KEY),
+        ("nothing", "commands"),
     ),
     Target(
         "address",

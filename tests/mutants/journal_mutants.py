@@ -40,13 +40,13 @@ JOURNAL = (
         shows="Failed: DID NOT RAISE",
     ),
     mutant(
-        "orders of the ops are not put back",
+        "commands of the ops are not put back",
         "services/recovery.py",
         (
             "            if shard == 0:\n                await self._shards.hand_in(",
             "            if shard < 0:\n                await self._shards.hand_in(",
         ),
-        test=f"{_PUTBACK}test_orders_of_the_ops_are_put_back_once",
+        test=f"{_PUTBACK}test_commands_of_the_ops_are_put_back_once",
     ),
     mutant(
         "given without Redis, and not on the disk",

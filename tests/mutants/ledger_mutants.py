@@ -88,7 +88,7 @@ LEDGER = (
         test="backends/test_redis_events.py::test_pages_lose_and_repeat_nothing",
     ),
     mutant(
-        "an order that cannot be read is skipped",
+        "a command that cannot be read is skipped",
         "backends/redis_control.py",
         (
             "                    fault = _unreadable(entry_id, error)\n                    break\n",
@@ -111,7 +111,7 @@ LEDGER = (
     mutant(
         "a revocation does not cut what runs",
         "services/control.py",
-        ('        if any(order.verb == "revoke" for order in orders):\n', "        if not self:\n"),
+        ('        if any(command.verb == "revoke" for command in commands):\n', "        if not self:\n"),
         test="services/test_control.py::test_an_order_is_in_force_within_a_second_and_cuts",
     ),
     mutant(

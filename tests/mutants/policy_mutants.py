@@ -184,11 +184,11 @@ POLICY = (
     mutant(
         "a revocation of an order that comes late undoes a later one",
         "policy/standing.py",
-        ("max(order.time, self._revoked_orders.get(order.order_id, 0))", "order.time"),
+        ("max(command.time, self._revoked_orders.get(command.order_id, 0))", "command.time"),
         test="policy/test_standing.py::test_an_order_stays_revoked_until_the_latest_time",
     ),
     mutant(
-        "an order of a later version is taken for one of this",
+        "a command of a later version is taken for one of this",
         "policy/standing.py",
         ('    if fields.get("v") != VERSION:', '    if not fields.get("v"):'),
         test="policy/test_standing.py::test_what_is_no_order_is_not_read",

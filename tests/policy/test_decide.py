@@ -1,4 +1,4 @@
-"""Decisions as a table: what a token, its plan, the rules and the ops' orders say together, in which order."""
+"""Decisions as a table: what a token, its plan, the rules and the ops' commands say together, in which order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from gateway.policy.model import (
 )
 from gateway.policy.reasons import Reason
 from gateway.policy.ruleset import Verdict
-from gateway.policy.standing import Order, Standing
+from gateway.policy.standing import Command, Standing
 
 FILE = FileEntry(key="a.bin")
 EXTERNAL = FileEntry(key=None, url="https://cdn.example.com:8443/x?y")
@@ -124,7 +124,7 @@ def test_the_deciding_rule_is_named() -> None:
 
 def test_revoking_comes_before_everything() -> None:
     standing = Standing()
-    standing.apply(Order("revoke", 10, token_key=CLAIMS.token_key))
+    standing.apply(Command("revoke", 10, token_key=CLAIMS.token_key))
     claims = replace(CLAIMS, ip=(ip_network("198.51.100.0/24"),))
     assert decided(claims, standing=standing) == Deny(Reason.TOKEN_REVOKED)
 
@@ -162,7 +162,7 @@ def test_expiry(exp: int, iat: int | None, valid_for: int | None, extended: int 
     standing = Standing()
     claims = replace(CLAIMS, expires_at=exp, issued_at=iat)
     if extended is not None:
-        standing.apply(Order("extend", 50, token_key=claims.token_key, expires_at=extended))
+        standing.apply(Command("extend", 50, token_key=claims.token_key, expires_at=extended))
     assert expiry_of(claims, Plan("p", valid_for=valid_for), standing) == expected
 
 

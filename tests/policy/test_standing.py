@@ -9,67 +9,76 @@ from hypothesis import strategies as st
 
 from gateway.policy.claims import TIME_MAX
 from gateway.policy.model import Claims, FileEntry
-from gateway.policy.standing import Order, Standing, is_order_id, read_order, write_order
+from gateway.policy.standing import Command, Standing, is_order_id, read_command, write_command
 
 LINK = Claims("shop", "t1", 1000, (FileEntry("a"),), issued_at=50, order_id="10001")
 OTHER = replace(LINK, token_id="t2")
 KEY = LINK.token_key
 
 
-def after(*orders: Order) -> Standing:
+def after(*commands: Command) -> Standing:
     standing = Standing()
-    for order in orders:
-        standing.apply(order)
+    for command in commands:
+        standing.apply(command)
     return standing
 
 
 @pytest.mark.parametrize(
-    ("order", "claims", "revoked"),
+    ("command", "claims", "revoked"),
     [
-        (Order("revoke", 60, token_key=KEY), LINK, True),
-        (Order("revoke", 10, token_key=KEY), LINK, True),
-        (Order("revoke", 60, token_key=KEY), OTHER, False),
-        (Order("revoke", 60, token_key=KEY), replace(LINK, issuer="another shop"), False),
-        (Order("revoke", 60, order_id="10001"), LINK, True),
-        (Order("revoke", 50, order_id="10001"), LINK, True),
-        (Order("revoke", 49, order_id="10001"), LINK, False),
-        (Order("revoke", 0, order_id="10001"), replace(LINK, issued_at=None), True),
-        (Order("revoke", 60, order_id="10002"), LINK, False),
-        (Order("revoke", 60, order_id="10001"), replace(LINK, order_id=None), False),
-        (Order("extend", 60, token_key=KEY, expires_at=2000), LINK, False),
+        (Command("revoke", 60, token_key=KEY), LINK, True),
+        (Command("revoke", 10, token_key=KEY), LINK, True),
+        (Command("revoke", 60, token_key=KEY), OTHER, False),
+        (Command("revoke", 60, token_key=KEY), replace(LINK, issuer="another shop"), False),
+        (Command("revoke", 60, order_id="10001"), LINK, True),
+        (Command("revoke", 50, order_id="10001"), LINK, True),
+        (Command("revoke", 49, order_id="10001"), LINK, False),
+        (Command("revoke", 0, order_id="10001"), replace(LINK, issued_at=None), True),
+        (Command("revoke", 60, order_id="10002"), LINK, False),
+        (Command("revoke", 60, order_id="10001"), replace(LINK, order_id=None), False),
+        (Command("extend", 60, token_key=KEY, expires_at=2000), LINK, False),
     ],
 )
-def test_revoked(order: Order, claims: Claims, revoked: bool) -> None:
-    assert after(order).is_revoked(claims) is revoked
+def test_revoked(command: Command, claims: Claims, revoked: bool) -> None:
+    assert after(command).is_revoked(claims) is revoked
 
 
 @pytest.mark.parametrize(
-    ("orders", "expected"),
+    ("commands", "expected"),
     [
         ([], None),
-        ([Order("extend", 60, token_key=KEY, expires_at=2000)], 2000),
-        ([Order("extend", 60, token_key=OTHER.token_key, expires_at=2000)], None),
-        ([Order("extend", 60, order_id="10001", expires_at=2000)], 2000),
-        ([Order("extend", 49, order_id="10001", expires_at=2000)], None),
-        ([Order("extend", 60, token_key=KEY, expires_at=3000), Order("extend", 61, token_key=KEY, expires_at=2)], 2),
+        ([Command("extend", 60, token_key=KEY, expires_at=2000)], 2000),
+        ([Command("extend", 60, token_key=OTHER.token_key, expires_at=2000)], None),
+        ([Command("extend", 60, order_id="10001", expires_at=2000)], 2000),
+        ([Command("extend", 49, order_id="10001", expires_at=2000)], None),
         (
-            [Order("extend", 61, token_key=KEY, expires_at=3000), Order("extend", 60, order_id="10001", expires_at=9)],
+            [Command("extend", 60, token_key=KEY, expires_at=3000), Command("extend", 61, token_key=KEY, expires_at=2)],
+            2,
+        ),
+        (
+            [
+                Command("extend", 61, token_key=KEY, expires_at=3000),
+                Command("extend", 60, order_id="10001", expires_at=9),
+            ],
             3000,
         ),
         (
-            [Order("extend", 61, order_id="10001", expires_at=9), Order("extend", 60, token_key=KEY, expires_at=3000)],
+            [
+                Command("extend", 61, order_id="10001", expires_at=9),
+                Command("extend", 60, token_key=KEY, expires_at=3000),
+            ],
             9,
         ),
-        ([Order("extend", 60, token_key=KEY, expires_at=5), Order("extend", 60, token_key=KEY, expires_at=4)], 5),
+        ([Command("extend", 60, token_key=KEY, expires_at=5), Command("extend", 60, token_key=KEY, expires_at=4)], 5),
     ],
 )
-def test_extended_whatever_the_sequence(orders: list[Order], expected: int | None) -> None:
-    for sequence in permutations(orders):
+def test_extended_whatever_the_sequence(commands: list[Command], expected: int | None) -> None:
+    for sequence in permutations(commands):
         assert after(*sequence, *sequence).extended_to(LINK) == expected
 
 
 def test_an_order_stays_revoked_until_the_latest_time() -> None:
-    standing = after(Order("revoke", 60, order_id="10001"), Order("revoke", 40, order_id="10001"))
+    standing = after(Command("revoke", 60, order_id="10001"), Command("revoke", 40, order_id="10001"))
     assert standing.order_revoked_until("10001") == 60
     assert standing.order_revoked_until("10002") is None
 
@@ -87,44 +96,44 @@ SUBJECTS = st.one_of(
     st.sampled_from([{"order_id": name} for name in "xy"]),
 )
 ORDERS = st.one_of(
-    st.builds(lambda time, subject: Order("revoke", time, **subject), TIMES, SUBJECTS),
-    st.builds(lambda time, subject, end: Order("extend", time, **subject, expires_at=end), TIMES, SUBJECTS, TIMES),
+    st.builds(lambda time, subject: Command("revoke", time, **subject), TIMES, SUBJECTS),
+    st.builds(lambda time, subject, end: Command("extend", time, **subject, expires_at=end), TIMES, SUBJECTS, TIMES),
 )
 
 
-def is_meant(claims: Claims, order: Order) -> bool:
-    if order.token_key is not None:
-        return order.token_key == claims.token_key
-    return order.order_id == claims.order_id and (claims.issued_at is None or claims.issued_at <= order.time)
+def is_meant(claims: Claims, command: Command) -> bool:
+    if command.token_key is not None:
+        return command.token_key == claims.token_key
+    return command.order_id == claims.order_id and (claims.issued_at is None or claims.issued_at <= command.time)
 
 
 @given(st.lists(ORDERS), LINKS, st.randoms(use_true_random=False))
-def test_it_says_what_a_walk_through_all_orders_says(orders: list[Order], claims: Claims, random) -> None:
-    meant = [order for order in orders if is_meant(claims, order)]
-    ends = sorted((order.time, order.expires_at) for order in meant if order.expires_at is not None)
-    sequence = orders + orders[: len(orders) // 2]
+def test_it_says_what_a_walk_through_all_orders_says(commands: list[Command], claims: Claims, random) -> None:
+    meant = [command for command in commands if is_meant(claims, command)]
+    ends = sorted((command.time, command.expires_at) for command in meant if command.expires_at is not None)
+    sequence = commands + commands[: len(commands) // 2]
     random.shuffle(sequence)
     standing = after(*sequence)
-    assert standing.is_revoked(claims) is any(order.verb == "revoke" for order in meant)
+    assert standing.is_revoked(claims) is any(command.verb == "revoke" for command in meant)
     assert standing.extended_to(claims) == (ends[-1][1] if ends else None)
 
 
 @pytest.mark.parametrize(
-    "order",
+    "command",
     [
-        Order("revoke", 0, token_key=KEY),
-        Order("revoke", TIME_MAX, order_id="zażółć 🎧 #1"),
-        Order("extend", 1, token_key=KEY, expires_at=TIME_MAX),
-        Order("extend", 1, order_id="10001", expires_at=0),
+        Command("revoke", 0, token_key=KEY),
+        Command("revoke", TIME_MAX, order_id="zażółć 🎧 #1"),
+        Command("extend", 1, token_key=KEY, expires_at=TIME_MAX),
+        Command("extend", 1, order_id="10001", expires_at=0),
     ],
 )
-def test_what_is_written_is_read(order: Order) -> None:
-    written = write_order(order)
-    assert read_order(written) == order
-    assert read_order({**written, "who": "a later release's field"}) == order
+def test_what_is_written_is_read(command: Command) -> None:
+    written = write_command(command)
+    assert read_command(written) == command
+    assert read_command({**written, "who": "a later release's field"}) == command
 
 
-WRITTEN = write_order(Order("extend", 5, order_id="10001", expires_at=9))
+WRITTEN = write_command(Command("extend", 5, order_id="10001", expires_at=9))
 
 
 @pytest.mark.parametrize(
@@ -155,21 +164,21 @@ WRITTEN = write_order(Order("extend", 5, order_id="10001", expires_at=9))
 def test_what_is_no_order_is_not_read(change: dict[str, str | None], words: str) -> None:
     fields = {name: text for name, text in {**WRITTEN, **change}.items() if text is not None}
     with pytest.raises(ValueError, match=words):
-        read_order(fields)
+        read_command(fields)
 
 
 @pytest.mark.parametrize(
-    "order",
+    "command",
     [
-        Order("revoke", 5, order_id=" 1"),
-        Order("revoke", 5, order_id="\udcff"),
-        Order("revoke", -5, order_id="1"),
-        Order("extend", 5, order_id="1", expires_at=TIME_MAX + 1),
+        Command("revoke", 5, order_id=" 1"),
+        Command("revoke", 5, order_id="\udcff"),
+        Command("revoke", -5, order_id="1"),
+        Command("extend", 5, order_id="1", expires_at=TIME_MAX + 1),
     ],
 )
-def test_what_could_not_be_read_is_not_written(order: Order) -> None:
+def test_what_could_not_be_read_is_not_written(command: Command) -> None:
     with pytest.raises(ValueError, match=r"its (order\.id|time|expires_at)"):
-        write_order(order)
+        write_command(command)
 
 
 @pytest.mark.parametrize(("text", "expected"), [("1", True), ("x" * 255, True), ("x" * 256, False), ("", False)])

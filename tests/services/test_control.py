@@ -17,12 +17,12 @@ from gateway.backends.embedded_redis import EmbeddedRedis
 from gateway.backends.redis_client import Wire, connect
 from gateway.backends.redis_control import STREAM, RedisControl
 from gateway.policy.model import Claims, FileEntry
-from gateway.policy.standing import Order
+from gateway.policy.standing import Command
 from gateway.services.control import SILENCE, Control
 
 LINK = Claims("shop", "t1", 1000, (FileEntry("a"),), issued_at=50, order_id="10001")
 OTHER = replace(LINK, token_id="t2", order_id="10002")
-REVOKED = Order("revoke", 60, token_key=LINK.token_key)
+REVOKED = Command("revoke", 60, token_key=LINK.token_key)
 
 
 async def soon(holds: Callable[[], bool], within: float = 5.0) -> float:
@@ -73,9 +73,9 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
 
 
 async def test_all_of_it_is_in_memory_before_start_returns(wire: Wire) -> None:
-    orders = RedisControl(wire)
-    many = [Order("revoke", 60, order_id=str(number)) for number in range(2500)]
-    await asyncio.gather(*(orders.append(order) for order in [*many, REVOKED]))
+    commands = RedisControl(wire)
+    many = [Command("revoke", 60, order_id=str(number)) for number in range(2500)]
+    await asyncio.gather(*(commands.append(command) for command in [*many, REVOKED]))
     async with following(wire) as control:
         assert control.current()
         assert control.standing.is_revoked(LINK)
@@ -86,11 +86,11 @@ async def test_an_order_is_in_force_within_a_second_and_cuts(wire: Wire) -> None
     cuts: list[bool] = []
     async with following(wire, lambda: cuts.append(control.standing.is_revoked(LINK))) as control:
         assert cuts == []
-        orders = RedisControl(wire)
-        await orders.append(Order("extend", 60, token_key=OTHER.token_key, expires_at=2000))
+        commands = RedisControl(wire)
+        await commands.append(Command("extend", 60, token_key=OTHER.token_key, expires_at=2000))
         assert await soon(lambda: control.standing.extended_to(OTHER) == 2000) < 1
         assert cuts == []
-        await orders.append(REVOKED)
+        await commands.append(REVOKED)
         assert await soon(lambda: cuts == [True]) < 1
 
 
@@ -119,12 +119,12 @@ async def test_a_worker_that_is_started_again_knows_all(wire: Wire) -> None:
 async def test_what_was_read_is_not_forgotten_with_the_stream(
     wire: Wire, redis_db: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    orders = RedisControl(wire)
-    await orders.append(REVOKED)
+    commands = RedisControl(wire)
+    await commands.append(REVOKED)
     async with following(wire) as control:
         await wire.execute("FLUSHALL")
         await soon(lambda: "has lost entries" in caplog.text)
-        await orders.append(Order("revoke", 60, order_id="10002"))
+        await commands.append(Command("revoke", 60, order_id="10002"))
         await soon(lambda: control.standing.is_revoked(OTHER))
         assert control.standing.is_revoked(LINK)
         assert control.current()
@@ -146,8 +146,8 @@ async def test_a_server_that_says_nothing_counts_as_down_after_two_seconds(wire:
 
 
 async def test_a_killed_server_is_followed_on_when_it_is_back(server: Server) -> None:
-    orders = RedisControl(server.wire)
-    await orders.append(REVOKED)
+    commands = RedisControl(server.wire)
+    await commands.append(REVOKED)
     await asyncio.sleep(1.2)  # until it is on disk
     async with following(server.wire) as control:
         await server.kill()
@@ -155,7 +155,7 @@ async def test_a_killed_server_is_followed_on_when_it_is_back(server: Server) ->
         assert control.standing.is_revoked(LINK)
         await server.start()
         await soon(control.current)
-        await orders.append(Order("revoke", 60, order_id="10002"))
+        await commands.append(Command("revoke", 60, order_id="10002"))
         assert await soon(lambda: control.standing.is_revoked(OTHER)) < 1
 
 
@@ -176,13 +176,13 @@ async def test_after_silence_nobody_is_let_in_before_all_is_read() -> None:
     go_on = asyncio.Event()
 
     class Held:
-        async def append(self, order: Order) -> None:
+        async def append(self, command: Command) -> None:
             raise NotImplementedError
 
-        async def follow(self, last: str) -> AsyncIterator[tuple[str, list[Order]]]:
+        async def follow(self, last: str) -> AsyncIterator[tuple[str, list[Command]]]:
             yield "0", []
             await asyncio.sleep(SILENCE + 0.1)
-            yield "1-0", [Order("revoke", 60, order_id="10002")]
+            yield "1-0", [Command("revoke", 60, order_id="10002")]
             await go_on.wait()
             yield "2-0", [REVOKED]
             yield "2-0", []

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import GatewayError, LedgerDown
 from gateway.policy.model import Claims, FileEntry
-from gateway.policy.standing import Order, Standing
+from gateway.policy.standing import Command, Standing
 from gateway.services.linking import Subject, extend, revoke
 
 NOW = int(time.time())
@@ -28,9 +28,9 @@ class Log:
         self.told.append(what)
 
 
-class Orders(Log):
-    async def append(self, order: Order) -> None:
-        self._write("order")
+class Commands(Log):
+    async def append(self, command: Command) -> None:
+        self._write("command")
 
 
 class Events(Log):
@@ -39,15 +39,15 @@ class Events(Log):
 
 
 @pytest.mark.parametrize("verb", ["revoke", "extend"])
-@pytest.mark.parametrize(("away", "error", "told"), [("order", LedgerDown, []), ("event", GatewayError, ["order"])])
+@pytest.mark.parametrize(("away", "error", "told"), [("command", LedgerDown, []), ("event", GatewayError, ["command"])])
 async def test_what_is_not_in_force_is_not_told(verb: str, away: str, error: type[Exception], told: list[str]) -> None:
-    orders, events = Orders(away), Events(away)
-    events.told = orders.told
-    logs = {"standing": Standing(), "control": orders, "events": events, "shards": 1}
+    commands, events = Commands(away), Events(away)
+    events.told = commands.told
+    logs = {"standing": Standing(), "control": commands, "events": events, "shards": 1}
     if verb == "revoke":
         ordering = revoke(Subject((LINK,)), **logs)
     else:
         ordering = extend(Subject((LINK,)), NOW + 900, ends_at=lambda claims: claims.expires_at, **logs)
     with pytest.raises(error):
         await ordering
-    assert orders.told == told
+    assert commands.told == told
