@@ -57,3 +57,7 @@ class OriginChanged(OriginError):
 
 class ClientGone(GatewayError):
     """The client closed or reset its connection while bytes were on their way to it."""
+
+
+class OrdersDown(GatewayError):
+    """The order book cannot be asked, or did not answer in time: nothing of this call is known to have happened."""

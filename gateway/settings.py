@@ -8,33 +8,35 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args, get_origin
-from urllib.parse import unquote
+from typing import Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from gateway.document import Mistakes, Node, find, join, plain
 from gateway.errors import SettingsError
-from gateway.policy.keys import Key, KeySet, load_key
+from gateway.policy.keys import KeySet
 from gateway.settings_file import parse, read_file, references, substitute
-from gateway.settings_values import (
-    Address,
-    FilePath,
-    Host,
-    HttpUrl,
-    Listen,
-    ProxyNetwork,
-    RedisUrl,
-    Seconds,
-    Secret,
-    Size,
-    SizeOrZero,
+from gateway.settings_sections import (
+    BrandSettings,
+    CacheSettings,
+    CountingSettings,
+    EventsSettings,
+    GeoSettings,
+    JournalSettings,
+    KeySettings,
+    MailSettings,
+    ManagementSettings,
+    OrdersSettings,
+    OriginSettings,
+    Section,
+    ShopSettings,
+    TlsSettings,
 )
+from gateway.settings_values import Address, FilePath, Host, HttpUrl, Listen, ProxyNetwork, RedisUrl, Seconds, Size
 
 PREFIX = "GATEWAY_"
 NOT_SETTINGS = frozenset({"GATEWAY_CONFIG"})
@@ -44,139 +46,9 @@ log = logging.getLogger(__name__)
 
 _STEPS_MAX = 8  # no setting lies as deep
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  compared with, not bound
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}(/[^?#]*)?")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, str_min_length=1)
-
-
-class TlsSettings(_Section):
-    """TLS at the public listener: PEM files."""
-
-    certificate: FilePath
-    key: FilePath
-
-
-class ManagementSettings(_Section):
-    """The listener for ops; without a token its protected addresses answer 401."""
-
-    listen: Address = Listen("127.0.0.1", 8081)
-    token: Secret | None = None
-
-
-class OriginSettings(_Section):
-    """Where the files are: `s3://bucket/prefix` or `file:///folder`. Timeouts in seconds."""
-
-    url: str = Field(examples=["s3://shop-files/prefix"])
-    endpoint: HttpUrl | None = None
-    region: str | None = None
-    access_key: Secret | None = None
-    secret_key: Secret | None = None
-    session_token: Secret | None = None
-    addressing: Literal["auto", "path", "virtual"] = "auto"
-    connect_timeout: Seconds = 5
-    read_timeout: Seconds = 30
-
-    @property
-    def kind(self) -> Literal["s3", "file"]:
-        return "s3" if self.url.startswith("s3://") else "file"
-
-    @property
-    def folder(self) -> Path:
-        """The folder of a file:// origin."""
-        return Path(unquote(self.url.removeprefix("file://")))
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        scheme, _, rest = self.url.partition("://")
-        if scheme == "s3":
-            if not _BUCKET.fullmatch(rest):
-                raise ValueError("url names no bucket; write it like s3://shop-files or s3://shop-files/prefix")
-            if (self.access_key is None) != (self.secret_key is None):
-                raise ValueError("has only one of access_key and secret_key; set both, or neither for AWS's own ways")
-        elif scheme == "file":
-            if not rest.startswith("/") or not rest.strip("/"):
-                raise ValueError("url names no folder; write an absolute one with three slashes: file:///srv/files")
-            if surplus := sorted(self.model_fields_set - {"url"}):
-                raise ValueError(f"is a folder, which has no {' or '.join(surplus)}; remove it, or write an s3:// url")
-        else:
-            raise ValueError("url has an unknown scheme; write s3://bucket/prefix or file:///folder")
-        return self
-
-
-class KeySettings(_Section):
-    """A key for link tokens: `secret` for HS…, PEM keys for the others."""
-
-    kid: str = Field(examples=["2026-11"])
-    alg: str = Field(examples=["HS256"])
-    secret: Secret | None = None
-    private_key: Secret | None = None
-    public_key: Secret | None = None
-    use: Literal["sign", "verify"] = "verify"
-
-    def load(self) -> Key:
-        """The key itself. Raises ValueError, which validation has done before."""
-        return load_key(
-            kid=self.kid,
-            alg=self.alg,
-            use=self.use,
-            secret=_revealed(self.secret),
-            private_key=_revealed(self.private_key),
-            public_key=_revealed(self.public_key),
-        )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        self.load()
-        return self
-
-
-class GeoSettings(_Section):
-    """MaxMind databases (.mmdb), each of them optional."""
-
-    city: FilePath | None = None
-    asn: FilePath | None = None
-    anonymous: FilePath | None = None
-
-
-class CountingSettings(_Section):
-    """What counts as a download. Times in seconds, `free_below` in bytes."""
-
-    resume_window: Seconds = 86_400
-    repeat_window: Seconds = 60
-    free_below: SizeOrZero = 64 * 1024
-    lease: Annotated[Seconds, Field(ge=2)] = 10
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.repeat_window > self.resume_window:
-            raise ValueError("repeat_window is longer than resume_window; make it shorter")
-        return self
-
-
-class JournalSettings(_Section):
-    """What was written to Redis, on this machine's disk. `keep` in seconds, `size` of the whole folder in bytes."""
-
-    path: FilePath
-    keep: Seconds = 86_400
-    size: Size = 1_000_000_000
-
-
-class EventsSettings(_Section):
-    """How long events stay in Redis, in seconds."""
-
-    keep: Seconds = 90 * 86_400
-
-
-class CacheSettings(_Section):
-    """Files kept on the local disk, at most `size` bytes of them."""
-
-    path: FilePath
-    size: Size
-
-
-class Settings(_Section):
+class Settings(Section):
     """All settings; times in seconds, sizes in bytes."""
 
     listen: Address = Listen("0.0.0.0", 8080)  # noqa: S104  # a gateway is there for everybody
@@ -200,6 +72,11 @@ class Settings(_Section):
     events: EventsSettings = EventsSettings()
     drain: Seconds = 30
     cache: CacheSettings | None = None
+    shops: tuple[ShopSettings, ...] = ()
+    orders: OrdersSettings | None = None
+    products: FilePath | None = None
+    mail: MailSettings | None = None
+    brand: BrandSettings | None = None
     memory: Size | None = None
     workers: int = Field(default_factory=lambda: min(os.cpu_count() or 1, 4), ge=1, le=256)
 
@@ -389,7 +266,3 @@ def _section(field: FieldInfo | None) -> type[BaseModel] | None:
 
 def _is_nested(field: FieldInfo) -> bool:
     return _section(field) is not None or get_origin(field.annotation) is tuple
-
-
-def _revealed(secret: SecretStr | None) -> str | None:
-    return None if secret is None else secret.get_secret_value()

@@ -143,6 +143,61 @@ def _path(value: object) -> Path:
     return Path(text)
 
 
+def _database_url(value: object) -> SecretStr:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else _text(value)
+    scheme, colon, rest = text.partition("://")
+    if not colon or scheme not in ("sqlite", "postgresql"):
+        raise ValueError("is neither sqlite:///path nor postgresql://user:password@host/name; write one of them")
+    if scheme == "sqlite" and (not rest.startswith("/") or not rest.strip("/")):
+        raise ValueError("has no path; write sqlite:///var/orders.db, or with four slashes from the root on")
+    if scheme == "postgresql" and not urlsplit(text).hostname:
+        raise ValueError("has no host name; write it like postgresql://user:password@host/name")
+    return SecretStr(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Smtp:
+    """A mail server; `tls`: from the first byte on (`implicit`), before anything is said (`starttls`), or `none`."""
+
+    host: str
+    port: int
+    tls: str
+
+
+_SMTP = {"smtp": ("starttls", 587), "smtps": ("implicit", 465), "smtp+plain": ("none", 25)}
+
+
+def _smtp_url(value: object) -> Smtp:
+    if isinstance(value, Smtp):
+        return value
+    example = "write it like smtp://mail.example.com:587"
+    try:
+        parts = urlsplit(_text(value))
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"is no address; {example}") from None
+    if parts.scheme not in _SMTP or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError(f"is no mail server; {example}, smtps://… or smtp+plain://…")
+    if parts.username is not None:
+        raise ValueError(f"has a user name in it; set mail.user and mail.password, and {example}")
+    tls, usual = _SMTP[parts.scheme]
+    return Smtp(parts.hostname, port or usual, tls)
+
+
+def _mail_address(value: object) -> str:
+    text = _text(value)
+    if not re.fullmatch(r"[^\s@<>,;\"]{1,64}@[^\s@<>,;\"]{1,255}", text) or not text.isprintable():
+        raise ValueError("is no mail address; write only the address, like shop@example.com")
+    return text
+
+
+def _color(value: object) -> str:
+    text = _text(value)
+    if not re.fullmatch(r"#[0-9A-Fa-f]{6}", text):
+        raise ValueError('is no colour; write six hex digits in quotes, like "#1d4ed8"')
+    return text.lower()
+
+
 Seconds = Annotated[int, BeforeValidator(_duration), Field(gt=0)]
 Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 SizeOrZero = Annotated[int, BeforeValidator(_size), Field(ge=0)]
@@ -153,3 +208,7 @@ HttpUrl = Annotated[str, PlainValidator(_http_url)]
 RedisUrl = Annotated[SecretStr, PlainValidator(_redis_url)]
 ProxyNetwork = Annotated[Network, PlainValidator(_network)]
 Host = Annotated[str, PlainValidator(_host)]
+DatabaseUrl = Annotated[SecretStr, PlainValidator(_database_url)]
+SmtpUrl = Annotated[Smtp, PlainValidator(_smtp_url)]
+MailAddress = Annotated[str, PlainValidator(_mail_address)]
+Color = Annotated[str, PlainValidator(_color)]

@@ -8,7 +8,8 @@ import pytest
 
 from gateway import bootstrap
 from gateway.backends import s3
-from gateway.settings import OriginSettings, load
+from gateway.settings import load
+from gateway.settings_sections import OriginSettings
 
 KEYS = "keys: [{kid: a, alg: HS256, secret: 0123456789012345678901234567890123456789, use: sign}]"
 ORIGIN = {

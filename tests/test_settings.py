@@ -14,8 +14,9 @@ from pydantic import BaseModel
 
 from gateway.document import Mistakes, plain
 from gateway.errors import SettingsError
-from gateway.settings import Listen, Settings, load, notes, unsupported
+from gateway.settings import Settings, load, notes, unsupported
 from gateway.settings_file import parse
+from gateway.settings_values import Listen
 
 SECRET = "0123456789abcdef0123456789abcdef"
 MINIMUM = {

@@ -22,7 +22,8 @@ from gateway.backends.s3_answers import refusal
 from gateway.backends.s3_client import LIBRARY_ERRORS, broken
 from gateway.backends.s3_signing import Addressing, Bucket, Signer, bucket
 from gateway.errors import FileMissing, GatewayError, OriginDown, OriginError, OriginTimeout, SettingsError
-from gateway.settings import OriginSettings, Settings
+from gateway.settings import Settings
+from gateway.settings_sections import OriginSettings
 
 log = logging.getLogger(__name__)
 

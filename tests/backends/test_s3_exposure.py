@@ -18,7 +18,8 @@ from pydantic import SecretStr
 from gateway.backends import s3_exposure
 from gateway.backends.s3_exposure import Exposure, exposed, probe, refuse_public_bucket, sample
 from gateway.errors import FileMissing, GatewayError, OriginDown, SettingsError
-from gateway.settings import KeySettings, OriginSettings, Settings
+from gateway.settings import Settings
+from gateway.settings_sections import KeySettings, OriginSettings
 
 KEYS = ["ebooks/sea & <sky>.pdf", "masters/a b+ć.wav", "zebra.zip"]
 

@@ -1,0 +1,243 @@
+"""What shops tell of an order, and what comes of it: whether it is paid, and who owns which files until when.
+
+Law: `Order.heard` gives the same order whatever the sequence of the notices, and however often each of them comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
+
+from gateway.policy.model import FileEntry, Limits
+
+T = TypeVar("T")
+
+NEVER = -1
+"""A time before every other, in Unix ms: nothing of the kind has been told yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Buyer:
+    """Whom the shop sold to; "" is what it did not tell. `language` as in BCP 47. Never in a token, event or log."""
+
+    email: str = field(default="", repr=False)
+    name: str = field(default="", repr=False)
+    customer_id: str = ""
+    language: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of an order. A product is named by whichever of `sku`, `variant_id` and `product_id` is not ""."""
+
+    line_id: str
+    quantity: int = 1
+    sku: str = ""
+    product_id: str = ""
+    variant_id: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """One refund: how many of each line, by line id. Without lines it is money alone, and takes nothing back."""
+
+    refund_id: str
+    quantities: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What a shop said of one order, and that it was so `at` (Unix ms, by the shop's clock). None: it did not say.
+
+    `reference` is the number that the buyer knows. `refunded`: the whole order is. `ends_at` (Unix s): until when a
+    subscription is paid.
+    """
+
+    shop_order_id: str
+    at: int
+    reference: str = ""
+    paid: bool | None = None
+    confirmed: bool | None = None
+    cancelled: bool | None = None
+    refunded: bool | None = None
+    charged_back: bool | None = None
+    ends_at: int | None = None
+    buyer: Buyer | None = None
+    lines: tuple[Line, ...] | None = None
+    refunds: tuple[Refund, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Told(Generic[T]):
+    """The latest word on one thing, and when it was said (Unix ms)."""
+
+    value: T
+    at: int = NEVER
+
+    def heard(self, value: T | None, at: int) -> Told[T]:
+        """With one more word; of two at the same time the greater stands, so that their sequence does not matter."""
+        if value is None or at < self.at:
+            return self
+        if at == self.at and repr(value) <= repr(self.value):
+            return self
+        return Told(value, at)
+
+
+@dataclass(frozen=True, slots=True)
+class SoldFile:
+    """One file as it was when it was sold; `etag` "" and `size` −1 where the store could not be asked."""
+
+    file: FileEntry
+    etag: str = ""
+    size: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Entitlement:
+    """What one line of a paid order gives its buyer, as the products file said when it was granted (Unix ms).
+
+    It outlives its links. `ends_at` (Unix s) is None where it does not end.
+    """
+
+    line_id: str
+    title: str
+    files: tuple[SoldFile, ...]
+    granted_at: int
+    plan: str | None = None
+    tier: str | None = None
+    account: bool = False
+    ends_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedLink:
+    """One link of an order, from which its token can be made again at any time. Times in Unix seconds."""
+
+    token_id: str
+    line_ids: tuple[str, ...]
+    files: tuple[FileEntry, ...]
+    issued_at: int
+    expires_at: int
+    plan: str | None = None
+    tier: str | None = None
+    account: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One order as far as it is known. `withdrawn`: what the ops or the shop's staff said of a line, or of ALL.
+
+    `order_id` is what tokens and events carry.
+    """
+
+    order_id: str
+    shop: str
+    shop_order_id: str
+    reference: str = ""
+    paid: Told[bool] = Told(False)
+    confirmed: Told[bool] = Told(False)
+    cancelled: Told[bool] = Told(False)
+    refunded: Told[bool] = Told(False)
+    charged_back: Told[bool] = Told(False)
+    ends_at: Told[int] = Told(0)
+    buyer: Told[Buyer] = Told(Buyer())
+    lines: Told[tuple[Line, ...]] = Told(())
+    refunds: tuple[tuple[Refund, int], ...] = ()
+    """Each with its time (Unix ms), by their ids."""
+    withdrawn: tuple[tuple[str, Told[bool]], ...] = ()
+    entitlements: tuple[Entitlement, ...] = ()
+    links: tuple[IssuedLink, ...] = ()
+
+    def heard(self, notice: Notice) -> Order:
+        """The order with this notice taken in."""
+        known = {refund.refund_id: (refund, at) for refund, at in self.refunds}
+        for refund in notice.refunds:
+            new = (refund, notice.at)
+            known[refund.refund_id] = min(known.get(refund.refund_id, new), new, key=lambda pair: (pair[1], repr(pair)))
+        at = notice.at
+        return replace(
+            self,
+            reference=max(self.reference, notice.reference),
+            paid=self.paid.heard(notice.paid, at),
+            confirmed=self.confirmed.heard(notice.confirmed, at),
+            cancelled=self.cancelled.heard(notice.cancelled, at),
+            refunded=self.refunded.heard(notice.refunded, at),
+            charged_back=self.charged_back.heard(notice.charged_back, at),
+            ends_at=self.ends_at.heard(notice.ends_at, at),
+            buyer=self.buyer.heard(notice.buyer, at),
+            lines=self.lines.heard(notice.lines, at),
+            refunds=tuple(known[name] for name in sorted(known)),
+        )
+
+    def withdrew(self, line_id: str, gone: bool, at: int) -> Order:
+        """The order after somebody took a line (or ALL of them) back, or gave it back, at that time (Unix ms)."""
+        said = dict(self.withdrawn)
+        said[line_id] = said.get(line_id, Told(False)).heard(gone, at)
+        return replace(self, withdrawn=tuple(sorted(said.items())))
+
+    def taken_back(self, line_id: str) -> str:
+        """Why the line is not the buyer's any more: `charged_back`, `cancelled`, `refunded`, `withdrawn`, or ""."""
+        said = dict(self.withdrawn)
+        own = max(said.get(ALL, Told(False)), said.get(line_id, Told(False)), key=lambda each: each.at)
+        reasons = {
+            "charged_back": self.charged_back.at if self.charged_back.value else NEVER,
+            "cancelled": self.cancelled.at if self.cancelled.value else NEVER,
+            "refunded": max(self.refunded.at if self.refunded.value else NEVER, self._all_refunded_at(line_id)),
+            "withdrawn": own.at if own.value else NEVER,
+        }
+        # Whoever gives a line back means it, whatever was said before that.
+        since = NEVER if own.value else own.at
+        return next((reason for reason, at in reasons.items() if at > since), "")
+
+    def _all_refunded_at(self, line_id: str) -> int:
+        """When the last piece of the line was refunded (Unix ms), or NEVER."""
+        bought = next((line.quantity for line in self.lines.value if line.line_id == line_id), 1)
+        gone = 0
+        for refund, at in sorted(self.refunds, key=lambda pair: pair[1]):
+            gone += dict(refund.quantities).get(line_id, 0)
+            if gone >= bought:
+                return at
+        return NEVER
+
+    def lapses_at(self, entitlement: Entitlement) -> int | None:
+        """When the buyer's right to it ends (Unix s): by itself, or with the subscription, whichever was said later."""
+        return self.ends_at.value if self.ends_at.at != NEVER else entitlement.ends_at
+
+    def holding(self, *, needs_confirmation: bool) -> Holding:
+        """What the buyer holds of it, for a decision."""
+        paid = self.paid.value and (self.confirmed.value or not needs_confirmation)
+        until: dict[str, int | None] = {}
+        for entitlement in self.entitlements if paid else ():
+            if self.taken_back(entitlement.line_id):
+                continue
+            ends = self.lapses_at(entitlement)
+            for sold in entitlement.files:
+                name = sold.file.identity
+                before = until.get(name, 0)
+                until[name] = None if ends is None or before is None else max(before, ends)
+        return Holding(paid, until)
+
+
+ALL = "*"
+"""In place of a line's id: every line of the order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What an order gives its buyer now: files by their identity, until when (Unix s; None: for ever)."""
+
+    paid: bool
+    until: Mapping[str, int | None]
+
+
+def order_id_of(shop: str, shop_order_id: str) -> str:
+    """What an order of this shop is called in tokens, events and commands: shops may count alike."""
+    return f"{shop}-{shop_order_id}"
+
+
+def owned(order: Order) -> Iterable[Entitlement]:
+    """The entitlements that have not been taken back; they may have lapsed."""
+    return (each for each in order.entitlements if not order.taken_back(each.line_id))

@@ -1,0 +1,218 @@
+"""The sections of the settings, each with its defaults and what must hold among its values. See docs/settings.md."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import unquote
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from gateway.policy.keys import Key, load_key
+from gateway.settings_values import (
+    Address,
+    Color,
+    DatabaseUrl,
+    FilePath,
+    HttpUrl,
+    Listen,
+    MailAddress,
+    Seconds,
+    Secret,
+    Size,
+    SizeOrZero,
+    SmtpUrl,
+)
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}(/[^?#]*)?")
+_SHOP = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
+_LINK_KEYS_MAX = 3
+
+
+class Section(BaseModel):
+    """What all sections keep: nothing changes, nothing unknown, no value in an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, str_min_length=1)
+
+
+class TlsSettings(Section):
+    """TLS at the public listener: PEM files."""
+
+    certificate: FilePath
+    key: FilePath
+
+
+class ManagementSettings(Section):
+    """The listener for ops; without a token its protected addresses answer 401."""
+
+    listen: Address = Listen("127.0.0.1", 8081)
+    token: Secret | None = None
+
+
+class OriginSettings(Section):
+    """Where the files are: `s3://bucket/prefix` or `file:///folder`. Timeouts in seconds."""
+
+    url: str = Field(examples=["s3://shop-files/prefix"])
+    endpoint: HttpUrl | None = None
+    region: str | None = None
+    access_key: Secret | None = None
+    secret_key: Secret | None = None
+    session_token: Secret | None = None
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+    connect_timeout: Seconds = 5
+    read_timeout: Seconds = 30
+
+    @property
+    def kind(self) -> Literal["s3", "file"]:
+        return "s3" if self.url.startswith("s3://") else "file"
+
+    @property
+    def folder(self) -> Path:
+        """The folder of a file:// origin."""
+        return Path(unquote(self.url.removeprefix("file://")))
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        scheme, _, rest = self.url.partition("://")
+        if scheme == "s3":
+            if not _BUCKET.fullmatch(rest):
+                raise ValueError("url names no bucket; write it like s3://shop-files or s3://shop-files/prefix")
+            if (self.access_key is None) != (self.secret_key is None):
+                raise ValueError("has only one of access_key and secret_key; set both, or neither for AWS's own ways")
+        elif scheme == "file":
+            if not rest.startswith("/") or not rest.strip("/"):
+                raise ValueError("url names no folder; write an absolute one with three slashes: file:///srv/files")
+            if surplus := sorted(self.model_fields_set - {"url"}):
+                raise ValueError(f"is a folder, which has no {' or '.join(surplus)}; remove it, or write an s3:// url")
+        else:
+            raise ValueError("url has an unknown scheme; write s3://bucket/prefix or file:///folder")
+        return self
+
+
+class KeySettings(Section):
+    """A key for link tokens: `secret` for HS…, PEM keys for the others."""
+
+    kid: str = Field(examples=["2026-11"])
+    alg: str = Field(examples=["HS256"])
+    secret: Secret | None = None
+    private_key: Secret | None = None
+    public_key: Secret | None = None
+    use: Literal["sign", "verify"] = "verify"
+
+    def load(self) -> Key:
+        """The key itself. Raises ValueError, which validation has done before."""
+        return load_key(
+            kid=self.kid,
+            alg=self.alg,
+            use=self.use,
+            secret=_revealed(self.secret),
+            private_key=_revealed(self.private_key),
+            public_key=_revealed(self.public_key),
+        )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.load()
+        return self
+
+
+class GeoSettings(Section):
+    """MaxMind databases (.mmdb), each of them optional."""
+
+    city: FilePath | None = None
+    asn: FilePath | None = None
+    anonymous: FilePath | None = None
+
+
+class CountingSettings(Section):
+    """What counts as a download. Times in seconds, `free_below` in bytes."""
+
+    resume_window: Seconds = 86_400
+    repeat_window: Seconds = 60
+    free_below: SizeOrZero = 64 * 1024
+    lease: Annotated[Seconds, Field(ge=2)] = 10
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.repeat_window > self.resume_window:
+            raise ValueError("repeat_window is longer than resume_window; make it shorter")
+        return self
+
+
+class JournalSettings(Section):
+    """What was written to Redis, on this machine's disk. `keep` in seconds, `size` of the whole folder in bytes."""
+
+    path: FilePath
+    keep: Seconds = 86_400
+    size: Size = 1_000_000_000
+
+
+class EventsSettings(Section):
+    """How long events stay in Redis, in seconds."""
+
+    keep: Seconds = 90 * 86_400
+
+
+class CacheSettings(Section):
+    """Files kept on the local disk, at most `size` bytes of them."""
+
+    path: FilePath
+    size: Size
+
+
+class ShopSettings(Section):
+    """A shop whose order webhooks are taken at `/hooks/{name}`; the first of `secrets` is the newest."""
+
+    name: str = Field(examples=["main"])
+    kind: Literal["shopify", "woocommerce", "shoper", "signed"]
+    secrets: tuple[Secret, ...] = Field(min_length=1, max_length=_LINK_KEYS_MAX, examples=["[${SHOP_WEBHOOK_SECRET}]"])
+    require_confirmation: bool = False
+    trust_unproven_signature: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not _SHOP.fullmatch(self.name):
+            raise ValueError("name is not of small letters, digits and hyphens; write one like main or shop-pl")
+        if (self.kind == "shoper") != self.trust_unproven_signature:
+            raise ValueError(
+                "kind: shoper needs trust_unproven_signature: true, and no other kind has it; see docs/orders.md"
+            )
+        return self
+
+
+class OrdersSettings(Section):
+    """Where orders are kept: a file of SQLite, or a PostgreSQL server for gateways on several machines."""
+
+    url: DatabaseUrl = SecretStr("sqlite:///var/orders.db")
+
+
+class MailSettings(Section):
+    """Mail to buyers. `server` is `smtp://host:587` (STARTTLS), `smtps://host:465`, or `smtp+plain://` on loopback."""
+
+    server: SmtpUrl = Field(examples=["smtp://mail.example.com:587"])
+    user: str | None = None
+    password: Secret | None = None
+    sender: MailAddress = Field(examples=["shop@example.com"])
+    reply_to: MailAddress | None = None
+    bounces: MailAddress | None = None
+    language: str = "en"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.user is None) != (self.password is None):
+            raise ValueError("has only one of user and password; set both, or neither")
+        return self
+
+
+class BrandSettings(Section):
+    """How the shop looks in mails and on pages. `logo` is a PNG, JPEG or GIF file of at most 24 KB."""
+
+    name: str = Field(examples=["Sea Shop"])
+    logo: FilePath | None = None
+    color: Color = "#1d4ed8"
+    contact: str | None = None
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
