@@ -11,6 +11,7 @@ import pytest
 from audit import Evidence, Findings, audit, unsettled
 from clients import Fetched, Ticket, Versions
 from report import Totals, line
+from stage import signatures_in
 
 SIZE = 300_000
 FILE = "medium.bin"
@@ -305,3 +306,10 @@ def test_the_line() -> None:
         "loads 9 · faults 10/11 · inputs 12 · over 1 · bytes-without-decision 2 · events lost 3 dup 4 · corrupt 5 · "
         "fail-open 6 · burned 7 · regranted 8 · KiB/download 1.2 · recovery p99 2.0 s · mutants 13/14"
     )
+
+
+@pytest.mark.parametrize("text", ["{}", "token=e30.e30.{} end", "{{'x': 'aa-{}_bb'}}", "\x00{}\xff"])
+def test_a_signature_is_found_wherever_it_stands(text: str) -> None:
+    told, other = ("Kx9-" * 11)[:43], ("_bQ7" * 11)[:43]
+    assert signatures_in(text.format(told), {told, other}) == {told}
+    assert signatures_in(text.format(told[:-1]), {told, other}) == set()

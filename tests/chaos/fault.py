@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 class Fault:
     """`play` breaks something under load, mends it, and raises AssertionError where a promise was not kept.
 
-    `quick`: short enough for the run of a minute.
+    `quick`: short enough for the run of a minute; where not `whole`, a larger one stands for it in a whole run.
     """
 
     name: str
     play: Callable[[Stage], Awaitable[None]]
     quick: bool = False
+    whole: bool = True

@@ -298,7 +298,7 @@ def swap(link: Path, target: Path) -> None:
 
 
 FILE_FAULTS = [
-    Fault("rules, lists and geo files broken, one way each", broken(1), quick=True),
+    Fault("rules, lists and geo files broken, one way each", broken(1), quick=True, whole=False),
     Fault("rules, lists and geo files broken in every way", broken(None)),
     Fault("rules and geo files replaced", replaced),
     Fault("workers killed while every file is broken", killed_meanwhile),

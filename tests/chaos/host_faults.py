@@ -158,7 +158,7 @@ def stopped(count: int) -> Play:
 
 
 FAULTS = [
-    Fault("a worker killed in mid-download", killed(1), quick=True),
+    Fault("a worker killed in mid-download", killed(1), quick=True, whole=False),
     Fault("a worker killed in mid-download x20", killed(20)),
     Fault("SIGTERM with 50 in flight", stopped(50)),
     *CLOCK_FAULTS,

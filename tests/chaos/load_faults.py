@@ -6,9 +6,7 @@ Who comes to download is served meanwhile or told to come again; nobody's bytes,
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -17,7 +15,7 @@ from bucket import Bucket
 from clients import Fetched
 from crowd import Crowd, Told
 from fault import Fault
-from memory import descriptors, pss_kib
+from memory import descriptors, pss_kib, resident
 from redis_server import RedisServer
 from stage import PROBE, Stage
 
@@ -34,11 +32,7 @@ BACK_WITHIN = 20.0
 ROOM = 64
 """Descriptors that the crowd beside it, and the gateway's pools, may have open at one moment and not at another."""
 OVERLOAD = "503 overload"
-OTHERS = ("redis_faults", "host_faults")
-LEAK = 48 * MIB
-DESCRIPTORS_IDLE = 400
 _ESTABLISHED = "01"
-_RSS = re.compile(r"^VmRSS:\s+(\d+) kB", re.MULTILINE)
 
 
 def stalled(count: int) -> Play:
@@ -98,7 +92,7 @@ def connects(count: int) -> Play:
             told = await crowd.ask("burst", port=port, paths=await links(own, PROBE, count), patience=60)
             await note(own, told)
             assert count_of(told, "200", OVERLOAD) >= SUCCESS * count, f"requests: {told['outcomes']}"
-            assert told["outcomes"].get("200", 0) >= count // 5, f"too few are served: {told['outcomes']}"
+            assert told["outcomes"].get("200", 0) >= count // 2, f"too few are served: {told['outcomes']}"
 
     return play
 
@@ -172,28 +166,6 @@ async def pushed(stage: Stage) -> None:
         assert len(unread) >= SUCCESS * count, f"only {len(unread)} connections hold a body"
         assert max(unread) < 128 * KIB, f"a pushed body holds {max(unread) // KIB} KiB of the kernel"
         await legitimate(own)
-
-
-def soak(rounds: int) -> Play:
-    """Faults of other kinds, drawn by the seed, with ordinary downloads after each: nothing is used up by and by."""
-
-    async def play(stage: Stage) -> None:
-        others = [fault for name in OTHERS for fault in importlib.import_module(name).FAULTS if fault.quick]
-        await legitimate(stage)
-        before = sum(resident(pid) for pid in stage.gateway.pids())
-        for fault in stage.rng.choices(others, k=rounds):
-            try:
-                await fault.play(stage)
-            except AssertionError as error:
-                raise AssertionError(f"{fault.name}: {error}") from error
-            await stage.serves_within(3 * LATE)
-            await legitimate(stage)
-        pids = stage.gateway.pids()
-        grown = sum(resident(pid) for pid in pids) - before
-        assert grown < LEAK * len(pids), f"the workers have grown by {grown // MIB} MiB"
-        assert max(descriptors(pid) for pid in pids) < DESCRIPTORS_IDLE, "descriptors are used up"
-
-    return play
 
 
 @asynccontextmanager
@@ -292,13 +264,6 @@ async def watched(pids: Iterable[int]) -> AsyncIterator[list[int]]:
             await task
 
 
-def resident(pid: int) -> int:
-    """Bytes of memory that the process holds."""
-    found = _RSS.search(Path(f"/proc/{pid}/status").read_text(encoding="ascii"))
-    assert found is not None
-    return int(found[1]) * KIB
-
-
 def unread_bytes(port: int) -> list[int]:
     """What the kernel holds for the reader, of each connection to this port of 127.0.0.1 (proc(5), net/tcp)."""
     lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
@@ -319,14 +284,13 @@ def count_of(told: Told, *outcomes: str) -> int:
 
 
 FAULTS = [
-    Fault("200 stalled readers", stalled(200), quick=True),
+    Fault("200 stalled readers", stalled(200), quick=True, whole=False),
     Fault("1,000 stalled readers", stalled(1000)),
     Fault("500 half heads, 100 dripping bodies", half_heads(500, 100)),
-    Fault("500 connects at once", connects(500), quick=True),
+    Fault("500 connects at once", connects(500), quick=True, whole=False),
     Fault("5,000 connects at once", connects(5000)),
-    Fault("more stalled readers than memory, one worker", full_memory(200, 1, 192 * MIB), quick=True),
+    Fault("more stalled readers than memory, one worker", full_memory(200, 1, 192 * MIB), quick=True, whole=False),
     Fault("more stalled readers than memory", full_memory(800, 2, 400 * MIB)),
     Fault("1,000 idle connections on one worker of few descriptors", hoard),
     Fault("bodies pushed into 200 downloads", pushed),
-    Fault("a soak with other faults", soak(5)),
 ]

@@ -13,6 +13,8 @@ from stage import Stage
 FILE, SIZE = "stalled.bin", 8 << 20
 PAUSE = 1.0
 AT_ONCE, ROUNDS = 50, 60
+KIB = 1 << 10
+_RSS = re.compile(r"^VmRSS:\s+(\d+) kB", re.MULTILINE)
 _PSS = re.compile(r"^Pss:\s+(\d+) kB", re.MULTILINE)
 
 
@@ -54,6 +56,13 @@ def pss_kib(pid: int) -> int:
     found = _PSS.search(Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii"))
     assert found is not None
     return int(found[1])
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that the process holds."""
+    found = _RSS.search(Path(f"/proc/{pid}/status").read_text(encoding="ascii"))
+    assert found is not None
+    return int(found[1]) * KIB
 
 
 def descriptors(pid: int) -> int:

@@ -18,8 +18,9 @@ from redis.exceptions import BusyLoadingError, RedisError, ResponseError
 from redis_server import free_port, until
 from stage import Stage
 
-LOADED_SLOWLY = 3000
-"""Keys that the server takes a millisecond each to load."""
+LOADING = 4.0
+"""Seconds that the server takes to load what it has; it looks at the clock every so many keys, so it needs some."""
+KEYS_AT_LEAST = 3000
 REPLIES_LOST = 20
 REFUSED = 4
 FAIL_FAST = 0.3
@@ -143,10 +144,11 @@ async def busy(stage: Stage) -> None:
 async def loading(stage: Stage) -> None:
     """It answers again, but only to say that it is not ready."""
     with closing(stage.redis.client()) as client:
-        client.execute_command("DEBUG POPULATE", LOADED_SLOWLY, "filler", 10)
+        client.execute_command("DEBUG POPULATE", KEYS_AT_LEAST, "filler", 10)
         client.bgrewriteaof()
         await asyncio.to_thread(until, lambda: _rewritten(client), 20, "the AOF was not rewritten")
-    slowly = ["--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"]
+        delay = round(LOADING * 1e6 / client.dbsize())
+    slowly = ["--key-load-delay", str(delay), "--loading-process-events-interval-bytes", "1024"]
 
     def broken() -> None:
         stage.redis.kill()
@@ -181,7 +183,7 @@ def _rewritten(client: Redis) -> bool:
 
 
 FAULTS = [
-    Fault("Redis killed and restarted", killed(2), quick=True),
+    Fault("Redis killed and restarted", killed(2), quick=True, whole=False),
     Fault("Redis killed and restarted × 20", killed(20)),
     Fault("Redis refuses connections", on_the_line(lambda stage: stage.proxy.refuse())),
     Fault("Redis in a black hole", on_the_line(lambda stage: stage.proxy.black_hole()), quick=True),

@@ -25,16 +25,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from audit import Evidence, audit
 from background import background
 from fault import Fault
-from memory import descriptors, kib_per_download
+from memory import descriptors, kib_per_download, resident
 from report import Totals, line
 from stage import Stage
+
+from gateway.backends.redis_client import CONNECTIONS
 
 HERE = Path(__file__).resolve().parent
 MODULES = ("redis_faults", "loss_faults", "origin_faults", "host_faults", "load_faults")
 FAULT_LIMIT = 240.0
 CALM = 3.0
-SPARE_DESCRIPTORS = 10
-"""A worker's pools may keep some connections open."""
+SPARE_DESCRIPTORS = CONNECTIONS + 4
+"""A worker may keep its whole pool of connections to Redis, and some of clients."""
+LEAK = 48 << 20
+"""Bytes that a worker may grow by in a quarter of an hour, caches and arenas included."""
 CASES_SHOWN = 40
 _INPUTS = re.compile(r"^inputs (\d+)", re.MULTILINE)
 _MUTANTS = re.compile(r"^mutants (\d+)/(\d+)", re.MULTILINE)
@@ -51,8 +55,8 @@ class Size:
     mutants: int | None
 
 
-FULL, QUICK = Size(900, 1000, 30, None, None), Size(300, 200, 2, 5, 2)
-"""A quick run takes about a minute on two idle cores; its limit is for slow ones."""
+FULL, QUICK = Size(900, 1000, 10, None, 60), Size(300, 200, 2, 5, 2)
+"""A quick run takes about a minute on two idle cores; its limit is for slow ones. Each run draws its mutants."""
 
 
 @dataclass(slots=True)
@@ -74,7 +78,7 @@ class Run:
             if measured:
                 self.totals.kib = await kib_per_download(stage, self.size.stalled)
                 self._say(f"{self.totals.kib:.1f} KiB a stalled download")
-            before = max(descriptors(pid) for pid in stage.gateway.processes())
+            before = {pid: (descriptors(pid), resident(pid)) for pid in stage.gateway.processes()}
             try:
                 async with background(stage):
                     await asyncio.sleep(CALM)
@@ -84,9 +88,7 @@ class Run:
             finally:
                 self.evidence += await stage.testify("main")
                 self.totals.recoveries += stage.recoveries
-            after = max(descriptors(pid) for pid in stage.gateway.processes())
-            if after > before + SPARE_DESCRIPTORS:
-                self.fail(f"descriptors: {before} before the load, {after} after it")
+            self._compare(before, {pid: (descriptors(pid), resident(pid)) for pid in stage.gateway.processes()})
 
     async def _play(self, fault: Fault, stage: Stage) -> None:
         began = time.monotonic()
@@ -104,6 +106,15 @@ class Run:
         self._say(f"{'FAILED' if why else 'ok    '} {fault.name} ({time.monotonic() - began:.1f} s)")
         if why:
             self.fail(f"{fault.name}: {why}")
+
+    def _compare(self, before: dict[int, tuple[int, int]], after: dict[int, tuple[int, int]]) -> None:
+        """The whole run is a soak: whatever was played, no worker may be larger for it, nor hold more open."""
+        most = max(opened for opened, _ in before.values())
+        if (opened := max(opened for opened, _ in after.values())) > most + SPARE_DESCRIPTORS:
+            self.fail(f"descriptors: {most} before the load, {opened} after it")
+        largest = max(size for _, size in before.values())
+        if (size := max(size for _, size in after.values())) > largest + LEAK:
+            self.fail(f"memory: {largest >> 20} MiB before the load, {size >> 20} MiB after it")
 
     async def hunt(self) -> None:
         """Hostile input, then mutants: each a program of its own, whose last line has the count."""
@@ -204,7 +215,7 @@ def _chosen(seed: int, count: int | None) -> list[Fault]:
     rng = random.Random(seed)
     modules = _modules()
     if count is None:
-        chosen = [fault for faults in modules for fault in faults]
+        chosen = [fault for faults in modules for fault in faults if fault.whole]
     else:
         rounds = zip_longest(*(rng.sample(quick, len(quick)) for faults in modules if (quick := _quick(faults))))
         chosen = [fault for each in rounds for fault in rng.sample(each, len(each)) if fault is not None][:count]

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Self
@@ -35,6 +36,9 @@ SETTLING = 10 * LEASE + 13.0
 """Seconds in which everything must be closed: the last acknowledgements, and the reaper behind dead workers."""
 HOLLOW_FROM = 64 << 20
 _MARK = 64
+_SIGNATURE = 43
+"""Letters of an HS256 signature (RFC 7515: 32 bytes, base64url without padding)."""
+_LONG_RUN = re.compile(rf"[A-Za-z0-9_-]{{{_SIGNATURE},}}")
 
 
 class Stage:
@@ -261,7 +265,10 @@ class Stage:
         places = [self.gateway.log(), (await asyncio.to_thread(self.gateway.ask, "/metrics"))[1], repr(events)]
         journal = (path for path in (self.folder / "journal").rglob("*") if path.is_file())
         places += [path.read_bytes().decode("latin-1") for path in journal]
-        secrets = {SECRET, MANAGEMENT, *(token.rpartition(".")[2] for token in self.tickets)}
+        signatures = {token.rpartition(".")[2] for token in self.tickets}
+        assert {len(signature) for signature in signatures} <= {_SIGNATURE}
+        secrets = {secret for secret in (SECRET, MANAGEMENT) for place in places if secret in place}
+        secrets = secrets.union(*(signatures_in(place, signatures) for place in places))
         own = Evidence(
             name=name,
             requests=self.log.requests,
@@ -271,7 +278,7 @@ class Stage:
             losses=self.outages.losses,
             disturbed=self.disturbed,
             may_open=self.gateway.settings.get("when_redis_is_down") == "allow",
-            secrets=sorted({f"…{secret[-6:]}" for secret in secrets for place in places if secret in place}),
+            secrets=sorted(f"…{secret[-6:]}" for secret in secrets),
         )
         return [own, *self.evidence]
 
@@ -294,6 +301,16 @@ class Stage:
             yield
         finally:
             self.disturbed.append((began, time.monotonic() + CALM))
+
+
+def signatures_in(text: str, signatures: Set[str]) -> set[str]:
+    """Those that stand in the text: each is looked up, since there are too many to search for one by one."""
+    windows = (
+        run[start : start + _SIGNATURE]
+        for run in set(_LONG_RUN.findall(text))
+        for start in range(len(run) - _SIGNATURE + 1)
+    )
+    return signatures.intersection(windows)
 
 
 def _told(seen: Fetched) -> str:

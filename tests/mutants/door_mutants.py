@@ -228,7 +228,7 @@ DOOR = (
     ),
     mutant(
         "a misspelt setting is passed over",
-        "settings.py",
+        "settings_sections.py",
         ('extra="forbid"', 'extra="ignore"'),
         test="test_settings.py::test_a_mistake_is_one_line_that_says_what_would_be_right",
     ),
