@@ -11,7 +11,7 @@ import re
 import socket
 import struct
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -209,12 +209,12 @@ class FaultyBucket:
 
 @asynccontextmanager
 async def on_a_store(
-    stage: Stage, name: str, *, host: str = "", environment: Mapping[str, str] | None = None
+    stage: Stage, name: str, *, host: str = "", command: Sequence[str] = ()
 ) -> AsyncIterator[tuple[Stage, FaultyBucket]]:
     """A stage beside this one whose gateway has such a store for its origin."""
     async with (
         FaultyBucket(stage.folder / name / "files") as bucket,
-        stage.beside(name, workers=2, origin=bucket.origin(host), environment=environment) as own,
+        stage.beside(name, workers=2, origin=bucket.origin(host), command=command) as own,
     ):
         try:
             yield own, bucket

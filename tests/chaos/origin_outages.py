@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 
 import origin_plays as plays
 from clients import Fetched
 from fault import Fault
 from faulty_bucket import FaultyBucket, honestly, on_a_store
+from name_server import NameServer, name_server
 from stage import Stage
 
 CROWD = 40
@@ -20,53 +20,33 @@ REFUSED_WITHIN = 6.5
 """Three tries and their pauses, or three seconds of silence by the settings, on a machine that has more to do."""
 NAME = "s3.chaos.example"
 MOVED = "127.0.0.77"
-ROOT = Path(__file__).resolve().parents[2]
 SIZE = 4_000_000
 KEPT = 5.5
 """Longer than an address is believed without asking again."""
 
-# Loaded by every Python process of the gateway before anything else: the system's own look-up, told what to say. uvloop
-# has a look-up of its own, in C, so these workers go without it, as where there is none.
-_SEAM = """
-import pathlib, socket, sys, time
-sys.modules["uvloop"] = None
-_names, _real = pathlib.Path({names!r}), socket.getaddrinfo
-def getaddrinfo(host, port, *args, **options):
-    if host not in ({name!r}, {name!r}.encode()):
-        return _real(host, port, *args, **options)
-    says = _names.read_text()
-    if says == "silence":
-        time.sleep(4)
-        says = "SERVFAIL"
-    if says in ("NXDOMAIN", "SERVFAIL"):
-        raise socket.gaierror(getattr(socket, {{"NXDOMAIN": "EAI_NONAME", "SERVFAIL": "EAI_AGAIN"}}[says]), says)
-    return _real(says, port, *args, **options)
-socket.getaddrinfo = getaddrinfo
-"""
-
 
 async def names(stage: Stage) -> None:
     """No name, no name server, silence, a server that is gone again, and another address in mid-download."""
-    folder = stage.folder / "seam"
-    folder.mkdir()
-    says = folder / "says"
-    (folder / "sitecustomize.py").write_text(_SEAM.format(names=str(says), name=NAME))
-    says.write_text("silence")
-    path = {"PYTHONPATH": f"{folder}:{ROOT}"}
-    async with on_a_store(stage, "names", host=NAME, environment=path) as (own, bucket):
-        for text, reason in (("silence", "origin.timeout"), ("NXDOMAIN", "origin.down"), ("SERVFAIL", "origin.down")):
-            says.write_text(text)
-            await _until_refused(own, reason)
-        says.write_text(bucket.host)
-        await own.serves_within(SERVED_WITHIN)
-        # Every worker has to know the address before nobody says it any more.
-        await asyncio.gather(*(_fetch_new(own) for _ in range(20)))
-        for text in ("SERVFAIL", "silence"):
-            says.write_text(text)
-            await asyncio.sleep(KEPT)
-            await bucket.drop()
+    with name_server(stage.folder / "name-server", NAME) as names:
+        names.is_silent()
+        async with on_a_store(stage, "names", host=NAME, command=names.command) as (own, bucket):
+            for state, reason in (
+                (names.is_silent, "origin.timeout"),
+                (names.knows_nothing, "origin.down"),
+                (names.is_gone, "origin.down"),
+            ):
+                await asyncio.to_thread(state)
+                await _until_refused(own, reason)
+            await asyncio.to_thread(names.says, bucket.host)
             await own.serves_within(SERVED_WITHIN)
-        await _moves(own, bucket, says)
+            # Every worker has to know the address before nobody says it any more.
+            await asyncio.gather(*(_fetch_new(own) for _ in range(20)))
+            for state in (names.is_gone, names.is_silent):
+                await asyncio.to_thread(state)
+                await asyncio.sleep(KEPT)
+                await bucket.drop()
+                await own.serves_within(SERVED_WITHIN)
+            await _moves(own, bucket, names)
 
 
 async def _until_refused(stage: Stage, reason: str) -> None:
@@ -83,9 +63,9 @@ async def _until_refused(stage: Stage, reason: str) -> None:
         assert time.monotonic() < until, f"{reason} was due, not {seen.reason}"
 
 
-async def _moves(stage: Stage, bucket: FaultyBucket, says: Path) -> None:
+async def _moves(stage: Stage, bucket: FaultyBucket, names: NameServer) -> None:
     """The old address dies in mid-download and the name has a new one: the rest comes from there."""
-    says.write_text(bucket.host)  # noqa: ASYNC240  a few bytes on this disk
+    await asyncio.to_thread(names.says, bucket.host)
     await asyncio.sleep(KEPT)  # the question that met with silence has its answer by then
     await stage.serves_within(SERVED_WITHIN)
     async with FaultyBucket(bucket.folder, host=MOVED, port=bucket.port) as new:
@@ -93,7 +73,7 @@ async def _moves(stage: Stage, bucket: FaultyBucket, says: Path) -> None:
         bucket.faults["moves.bin"] = plays.gets(plays.at_byte(SIZE // 2, "stall"))
         downloads = [asyncio.create_task(stage.fetch(stage.token("moves.bin", downloads=1))) for _ in range(3)]
         await bucket.wait_for_gets("moves.bin", each=len(downloads))
-        says.write_text(MOVED)  # noqa: ASYNC240  as above
+        await asyncio.to_thread(names.says, MOVED)
         await bucket.leave()
         for seen in await asyncio.gather(*downloads):
             assert _is_right(seen), f"{seen.status} {seen.reason} {seen.error} after {seen.received} B"
