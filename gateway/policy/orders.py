@@ -6,7 +6,7 @@ Law: `Order.heard` gives the same order whatever the sequence of the notices, an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Generic, TypeVar
 
 from gateway.policy.model import FileEntry, Limits
@@ -80,9 +80,54 @@ class Told(Generic[T]):
         """With one more word; of two at the same time the greater stands, so that their sequence does not matter."""
         if value is None or at < self.at:
             return self
-        if at == self.at and repr(value) <= repr(self.value):
+        if at == self.at and _rank(value) <= _rank(self.value):
             return self
         return Told(value, at)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The latest word on a yes or no, and how long it has been the same: a shop that repeats itself says nothing new.
+
+    `times` (Unix ms, ascending) are those of this word since the last other one, which was at `other`. Of two at the
+    same time yes stands.
+    """
+
+    value: bool = False
+    times: tuple[int, ...] = ()
+    other: int = NEVER
+
+    @property
+    def at(self) -> int:
+        """When it was said last, or NEVER."""
+        return self.times[-1] if self.times else NEVER
+
+    @property
+    def since(self) -> int:
+        """When it was said first, after the last other word; or NEVER."""
+        return self.times[0] if self.times else NEVER
+
+    def heard(self, value: bool | None, at: int) -> Said:
+        """With one more word; in whichever sequence words come, the same of them say the same."""
+        if value is None:
+            return self
+        if not self.times:
+            return Said(value, (at,))
+        if value == self.value:
+            return self if (at, value) < (self.other, not value) else self._with(at)
+        if (at, value) > (self.at, self.value):
+            return Said(value, (at,), self.at)
+        other = max(at, self.other)
+        return Said(self.value, tuple(time for time in self.times if (time, self.value) > (other, value)), other)
+
+    def _with(self, at: int) -> Said:
+        return Said(self.value, tuple(sorted({*self.times, at})), self.other)
+
+
+def _rank(value: object) -> tuple[int, str]:
+    """Puts values of one kind in a sequence. A repr hides a buyer's address, and has 9 behind 10."""
+    number = value if isinstance(value, int) else 0
+    return number, repr(astuple(value) if isinstance(value, Buyer) else value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +182,11 @@ class Order:
     shop: str
     shop_order_id: str
     reference: str = ""
-    paid: Told[bool] = Told(False)
-    confirmed: Told[bool] = Told(False)
-    cancelled: Told[bool] = Told(False)
-    refunded: Told[bool] = Told(False)
-    charged_back: Told[bool] = Told(False)
+    paid: Said = Said()
+    confirmed: Said = Said()
+    cancelled: Said = Said()
+    refunded: Said = Said()
+    charged_back: Said = Said()
     ends_at: Told[int] = Told(0)
     buyer: Told[Buyer] = Told(Buyer())
     lines: Told[tuple[Line, ...]] = Told(())
@@ -181,11 +226,12 @@ class Order:
     def taken_back(self, line_id: str) -> str:
         """Why the line is not the buyer's any more: `charged_back`, `cancelled`, `refunded`, `withdrawn`, or ""."""
         said = dict(self.withdrawn)
-        own = max(said.get(ALL, Told(False)), said.get(line_id, Told(False)), key=lambda each: each.at)
+        both = (said.get(ALL, Told(False)), said.get(line_id, Told(False)))
+        own = max(both, key=lambda each: (each.at, each.value))
         reasons = {
-            "charged_back": self.charged_back.at if self.charged_back.value else NEVER,
-            "cancelled": self.cancelled.at if self.cancelled.value else NEVER,
-            "refunded": max(self.refunded.at if self.refunded.value else NEVER, self._all_refunded_at(line_id)),
+            "charged_back": self.charged_back.since if self.charged_back.value else NEVER,
+            "cancelled": self.cancelled.since if self.cancelled.value else NEVER,
+            "refunded": max(self.refunded.since if self.refunded.value else NEVER, self._all_refunded_at(line_id)),
             "withdrawn": own.at if own.value else NEVER,
         }
         # Whoever gives a line back means it, whatever was said before that.
@@ -206,9 +252,13 @@ class Order:
         """When the buyer's right to it ends (Unix s): by itself, or with the subscription, whichever was said later."""
         return self.ends_at.value if self.ends_at.at != NEVER else entitlement.ends_at
 
+    def is_paid(self, *, needs_confirmation: bool) -> bool:
+        """Whether what it says may be given: paid, and confirmed by the shop where that is needed too."""
+        return self.paid.value and (self.confirmed.value or not needs_confirmation)
+
     def holding(self, *, needs_confirmation: bool) -> Holding:
         """What the buyer holds of it, for a decision."""
-        paid = self.paid.value and (self.confirmed.value or not needs_confirmation)
+        paid = self.is_paid(needs_confirmation=needs_confirmation)
         until: dict[str, int | None] = {}
         for entitlement in self.entitlements if paid else ():
             if self.taken_back(entitlement.line_id):

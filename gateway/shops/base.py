@@ -20,9 +20,12 @@ class Ignored:
 
 
 class Shop(Protocol):
-    """One kind of shop. `kept` are the headers that `delivery_id` and `read` need, by their lower-case names."""
+    """One kind of shop. `kept` are the headers that `delivery_id` and `read` need, by their lower-case names. `ours`:
+    its sender writes our form, and is to be told at once what is wrong with it; other shops would only send it again.
+    """
 
     kept: frozenset[str]
+    ours: bool
 
     def verify(self, headers: Headers, body: bytes, secrets: Sequence[bytes]) -> str:
         """ "" where the raw body is genuine by one of the secrets, else what is wrong, safe to log. Constant-time."""
@@ -30,5 +33,10 @@ class Shop(Protocol):
     def delivery_id(self, headers: Headers, body: bytes) -> str:
         """What all copies of this delivery have in common, and no other delivery has: 1 to 200 printable characters."""
 
-    def read(self, headers: Headers, body: bytes) -> Notice | Ignored:
-        """What a verified body says. Raises ValueError for one that cannot be meant; its text quotes nothing of it."""
+    def signed_at(self, headers: Headers) -> int | None:
+        """When it was signed (Unix s) where the shop signs that, else None. Proven only after `verify`."""
+
+    def read(self, headers: Headers, body: bytes, received_at: int) -> Notice | Ignored:
+        """What a verified body says; `received_at` (Unix ms) dates what tells no time. Raises ValueError for one that
+        cannot be meant; its text quotes no value of it.
+        """
