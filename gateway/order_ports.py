@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -117,6 +117,9 @@ class OrderBook(Protocol):
     async def note_mail(self, mail: Mail, events: Sequence[Fields]) -> None:
         """Write what became of a mail, and its events, all at once."""
 
+    async def mail(self, mail_id: str) -> Mail | None:
+        """The mail with this id."""
+
     async def mails(self, order_id: str) -> Sequence[Mail]:
         """All mails of the order, oldest first."""
 
@@ -133,7 +136,7 @@ class OrderBell(Protocol):
     async def ring(self) -> None:
         """Say that there is something to do. Never raises: who is not woken looks by himself before long."""
 
-    def heard(self) -> AsyncIterator[None]:
+    def heard(self) -> AsyncGenerator[None, None]:
         """Yields when it rang, and at least every second."""
 
 
