@@ -14,7 +14,7 @@ import pytest
 
 from gateway.http.problem import DEFAULT_LANGUAGE
 from gateway.policy.reasons import Reason
-from gateway.web.words import CATEGORIES, PluralRule, Words, load_words
+from gateway.words import CATEGORIES, PluralRule, Words, load_words
 
 FOLDER = files("gateway.web").joinpath("texts")
 WORDS = load_words(FOLDER, DEFAULT_LANGUAGE)
