@@ -6,10 +6,6 @@ What was read decides the version; the fingerprint says, without reading, whethe
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
-import os
-import stat
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,20 +15,19 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from gateway.backends.file_signature import signature
 from gateway.backends.memory_file import MemoryFile
-from gateway.document import Mistakes, Node, join, printable
+from gateway.backends.watched_text import Reading, Texts, packed, unpacked
+from gateway.document import Mistakes, Node, join
 from gateway.errors import SettingsError
 from gateway.policy.conditions import CONDITIONS
 from gateway.policy.conditions.base import Reader
 from gateway.policy.rules_reader import read_ruleset
 from gateway.policy.ruleset import RuleSet
-from gateway.yaml_file import Bounds, decode, mapping, parse
+from gateway.yaml_file import Bounds
 
 BOUNDS = Bounds("rules", size=4 * 1024 * 1024, nodes=300_000)
 LIST_SIZE_MAX = 16 * 1024 * 1024
 
 _LIST = "write a list of values, or {file: lists/name.txt}"
-
-Texts = dict[Path, bytes]
 
 
 class RulesFile:
@@ -53,7 +48,7 @@ class RulesFile:
         finally:
             if files.is_mapping:
                 self._lists = tuple(files.named)
-        self._read = files.read
+        self._read = files.reading.read
         return rules
 
     def fingerprint(self) -> Hashable:
@@ -65,17 +60,11 @@ class RulesFile:
     def take_copy(self) -> MemoryFile | None:
         """What was read last, for a `read_copy` in another process; it is given once. None where it cannot be kept."""
         texts, self._read = self._read, {}
-        head = json.dumps([(str(path), len(text)) for path, text in texts.items()]).encode()
-        return MemoryFile.written("rules", (head, b"\n", *texts.values()))
+        return packed("rules", texts)
 
     def read_copy(self, copy: bytes) -> RuleSet:
         """The rules as they were when the copy was taken. Raises SettingsError, ValueError."""
-        head, _, body = copy.partition(b"\n")
-        texts, start = {}, 0
-        for path, size in json.loads(head):
-            texts[Path(path)] = body[start : start + size]
-            start += size
-        return _Files(self._path, texts).rules(self._databases)
+        return _Files(self._path, Reading(unpacked(copy))).rules(self._databases)
 
 
 def read_rules(path: Path, databases: Collection[str] | None) -> RuleSet:
@@ -120,31 +109,26 @@ def _before_comment(entry: str) -> str:
 
 @dataclass(slots=True)
 class _Files:
-    """One reading, of the disk or of `texts`: what is wrong, the list files named, the contents and the hash of all."""
+    """One reading of the rules file, and the list files that it names."""
 
     path: Path
-    texts: Texts | None = None
-    mistakes: Mistakes = field(default_factory=Mistakes)
+    reading: Reading = field(default_factory=Reading)
     named: list[Path] = field(default_factory=list)
-    read: Texts = field(default_factory=dict)
     is_mapping: bool = False
-    version: hashlib._Hash = field(default_factory=hashlib.sha256)
+
+    @property
+    def mistakes(self) -> Mistakes:
+        return self.reading.mistakes
 
     def rules(self, databases: Collection[str] | None) -> RuleSet:
-        tree = self.tree()
+        tree = self.reading.document(self.path, BOUNDS, "name a readable file at `rules` in the settings")
         if tree is not None:
             self.is_mapping = True
             reader = Reader(CONDITIONS, self.mistakes, self.lists(tree), (), _zone, databases)
-            rules = read_ruleset(tree, reader, self.version.hexdigest()[:12])
+            rules = read_ruleset(tree, reader, self.reading.version)
             if not self.mistakes.keys:
                 return rules
         raise SettingsError(self.mistakes.report())
-
-    def tree(self) -> Node | None:
-        text = self._text(self.path, BOUNDS.size, str(self.path), "", "name a readable file at `rules` in the settings")
-        if text is None:
-            return None
-        return mapping(parse(text, lambda line: f"{self.path}:{line}", self.mistakes, BOUNDS), self.mistakes)
 
     def lists(self, tree: Node) -> Mapping[str, list[Node] | _Lines]:
         """The file's lists by name; of a wrong one its name alone, so that it is not called unknown as well."""
@@ -178,7 +162,7 @@ class _Files:
             return []
         path = self.path.parent / name.value
         self.named.append(path)
-        text = self._text(
+        text = self.reading.text(
             path, LIST_SIZE_MAX, name.source, key, "name a readable file, from the rules file's folder on"
         )
         if text is None:
@@ -187,35 +171,3 @@ class _Files:
         if next(iter(lines), None) is None:
             self.mistakes.add(str(path), key, "is empty; write one entry a line")
         return lines
-
-    def _text(self, path: Path, limit: int, source: str, key: str, right: str) -> str | None:
-        """A file's text, hashed into the version; a path that cannot be read is a mistake where it was written."""
-        shown = f"{printable(str(path))} " if key else ""
-        try:
-            data = _regular(path, limit) if self.texts is None else self.texts[path]
-        except (OSError, ValueError, KeyError) as error:
-            state = getattr(error, "strerror", None) or "no possible path"
-            self.mistakes.add(source, key, f"{shown}cannot be read ({state}); {right}")
-            return None
-        if data is None:
-            self.mistakes.add(source, key, f"{shown}is no regular file; {right}")
-            return None
-        if len(data) > limit:
-            self.mistakes.add(str(path), key, f"is larger than {limit // 1024**2} MiB; make it smaller")
-            return None
-        self.version.update(b"\0" + data if self.named else data)
-        self.read[path] = data
-        return decode(data, path, self.mistakes)
-
-
-def _regular(path: Path, limit: int) -> bytes | None:
-    """At most one byte more than the limit; None where it is no regular file. Raises OSError, ValueError."""
-    # O_NONBLOCK: opening a FIFO must not wait for a writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(limit + 1)
-    finally:
-        os.close(descriptor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.policy.model import FileEntry
@@ -20,6 +20,10 @@ class Product:
     account: bool = False
     lasts: int | None = None
 
+    def has_plan(self, plans: Collection[str]) -> bool:
+        """Whether its plan is one of these. The rules may have lost it since: a link made then would be refused."""
+        return self.plan is None or self.plan in plans
+
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
@@ -31,16 +35,28 @@ class Catalogue:
     by_product: Mapping[str, Product] = field(default_factory=dict)
 
     def find(self, line: Line) -> Product | None:
-        """The line's product: by its SKU, else its variant, else its product id; None for what is no download."""
-        return (
-            (self.by_sku.get(line.sku) if line.sku else None)
-            or (self.by_variant.get(line.variant_id) if line.variant_id else None)
-            or (self.by_product.get(line.product_id) if line.product_id else None)
-        )
+        """The line's product: by its SKU, else its variant, else its product id; None for what is no download.
+
+        Names are compared as they are written, but for spaces around them.
+        """
+        for name, products in (
+            (line.sku, self.by_sku),
+            (line.variant_id, self.by_variant),
+            (line.product_id, self.by_product),
+        ):
+            found = products.get(name.strip())
+            if found is not None:
+                return found
+        return None
 
     def missing(self, lines: Sequence[Line]) -> list[Line]:
         """The lines that stand for no product of this file."""
         return [line for line in lines if self.find(line) is None]
+
+    @property
+    def products(self) -> Sequence[Product]:
+        """Each product once, whatever it is called."""
+        return list(dict.fromkeys((*self.by_sku.values(), *self.by_variant.values(), *self.by_product.values())))
 
 
 NO_PRODUCTS = Catalogue()

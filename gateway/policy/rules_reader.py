@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 from gateway.document import Node, join, short
-from gateway.policy.conditions.base import Reader, unknown
+from gateway.policy.conditions.base import Reader
 from gateway.policy.conditions.words import label
 from gateway.policy.limits import BY_NAME, read_limit
 from gateway.policy.model import Limits, Plan
 from gateway.policy.ruleset import OTHERWISE, Action, Rule, RuleSet
-from gateway.policy.units import parse_duration
+from gateway.policy.tree_reader import unknown
 
 NAME_MAX = 80
 MESSAGE_MAX = 500
@@ -30,22 +30,13 @@ _PLAN_EXAMPLE = "standard: {valid_for: 30d, downloads: 5}"
 _THEN = "write allow, deny, require_account or {limit: {rate: 2MB/s}}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Section:
-    """A mapping, where it stands, and its members."""
-
-    source: str
-    key: str
-    members: Mapping[str, Node]
-
-
 def read_ruleset(tree: Node, reader: Reader, version: str) -> RuleSet:
     """The rule set of a whole file. Where the reader has mistakes afterwards, it must not be used."""
-    top = _known(tree, "", _TOP, "key of a rules file", reader)
-    version_of_grammar = _required(top, "version", "write version: 1", reader)
-    _choice(version_of_grammar, "version", ("1",), reader)
-    given = _required(top, OTHERWISE, "write otherwise: allow, or otherwise: deny", reader)
-    otherwise = _choice(given, OTHERWISE, ("allow", "deny"), reader)
+    top = reader.section(tree, "", _TOP, "key of a rules file")
+    version_of_grammar = reader.required(top, "version", "write version: 1")
+    reader.choice(version_of_grammar, "version", ("1",))
+    given = reader.required(top, OTHERWISE, "write otherwise: allow, or otherwise: deny")
+    otherwise = reader.choice(given, OTHERWISE, ("allow", "deny"))
     plans = _plans(top.members.get("plans"), reader)
     reader.plans = tuple(plans)
     default = top.members.get("default_plan")
@@ -85,8 +76,8 @@ def _plan(name: str, node: Node, reader: Reader) -> Plan:
     return Plan(
         name,
         _limits(members, key, ("valid_for", "view", *BY_NAME), reader),
-        None if valid_for is None else _duration(valid_for, join(key, "valid_for"), reader),
-        view is not None and _choice(view, join(key, "view"), ("true", "false"), reader) == "true",
+        None if valid_for is None else reader.duration(valid_for, join(key, "valid_for")),
+        view is not None and reader.choice(view, join(key, "view"), ("true", "false")) == "true",
     )
 
 
@@ -119,20 +110,6 @@ def _number(name: str, text: str, node: Node, key: str, reader: Reader) -> int |
     return None
 
 
-def _duration(node: Node, key: str, reader: Reader) -> int | None:
-    text = reader.text(node, key, "write a duration, such as 30d")
-    if text is None:
-        return None
-    try:
-        seconds = parse_duration(text)
-    except ValueError as error:
-        reader.wrong(node, key, f"is no duration; {error}")
-        return None
-    if seconds < 1:
-        reader.wrong(node, key, "is no time at all; write a longer one, such as 30d")
-    return seconds
-
-
 def _rules(node: Node | None, reader: Reader) -> tuple[Rule, ...]:
     if node is None:
         return ()
@@ -144,8 +121,7 @@ def _rules(node: Node | None, reader: Reader) -> tuple[Rule, ...]:
     places: dict[str, str] = {}
     for index, child in enumerate(node.value):
         key = join("rules", index)
-        if reader.mistakes.count > MISTAKES_MAX:
-            reader.mistakes.add(child.source, key, "and what follows is not looked at; correct the others first")
+        if reader.gives_up(child, key, MISTAKES_MAX):
             break
         rule = _rule(child, key, reader)
         if rule is None:
@@ -165,10 +141,10 @@ def _rule(node: Node, key: str, reader: Reader) -> Rule | None:
     if not isinstance(node.value, dict):
         reader.mistakes.add(node.source, key, "is no rule; write {name: …, when: {…}, then: …}")
         return None
-    rule = _known(node, key, _RULE, "key of a rule", reader)
-    name = _required(rule, "name", "give the rule a name, which events will show", reader)
-    when = _required(rule, "when", "say whom it means, such as when: {country: PL}", reader)
-    then = _required(rule, "then", _THEN, reader)
+    rule = reader.section(node, key, _RULE, "key of a rule")
+    name = reader.required(rule, "name", "give the rule a name, which events will show")
+    when = reader.required(rule, "when", "say whom it means, such as when: {country: PL}")
+    then = reader.required(rule, "then", _THEN)
     action, limits = _REFUSED if then is None else _then(then, join(key, "then"), reader)
     message, mode = rule.members.get("message"), rule.members.get("mode")
     if message is not None and then is not None and action != "deny":
@@ -179,7 +155,7 @@ def _rule(node: Node, key: str, reader: Reader) -> Rule | None:
         action,
         None if message is None else _text_of(message, join(key, "message"), MESSAGE_MAX, reader),
         limits,
-        mode is not None and _choice(mode, join(key, "mode"), ("enforce", "observe"), reader) == "observe",
+        mode is not None and reader.choice(mode, join(key, "mode"), ("enforce", "observe")) == "observe",
     )
 
 
@@ -200,39 +176,11 @@ def _then(node: Node, key: str, reader: Reader) -> tuple[Action, Limits]:
     return _REFUSED
 
 
-def _known(node: Node, key: str, known: Iterable[str], what: str, reader: Reader) -> _Section:
-    """A mapping with the members whose names are known; the others are reported."""
-    members = node.value if isinstance(node.value, dict) else {}
-    for name, child in members.items():
-        if name not in known:
-            reader.mistakes.add(child.source, join(key, name), unknown(what, name, known))
-    return _Section(node.source, key, {name: child for name, child in members.items() if name in known})
-
-
-def _required(section: _Section, name: str, right: str, reader: Reader) -> Node | None:
-    if name not in section.members:
-        reader.mistakes.add(section.source, join(section.key, name), f"is missing; {right}")
-    return section.members.get(name)
-
-
-def _choice(node: Node | None, key: str, choices: tuple[str, ...], reader: Reader) -> str | None:
-    if node is None:
-        return None
-    right = f"write {' or '.join(choices)}"
-    text = reader.text(node, key, right)
-    if text is not None and text not in choices:
-        reader.wrong(node, key, f"is not what can stand here; {right}")
-    return text
-
-
 def _text_of(node: Node, key: str, longest: int, reader: Reader) -> str:
-    text = reader.text(node, key, "write a short text")
-    return "" if text is None else _label(text, node, key, reader, longest)
+    return reader.parsed(node, key, "write a short text", partial(label, longest=longest)) or ""
 
 
-def _label(text: str, node: Node, key: str, reader: Reader, longest: int = NAME_MAX) -> str:
-    try:
-        return label(text, longest)
-    except ValueError as error:
-        reader.wrong(Node(node.source, text), key, str(error))
-        return text
+def _label(name: str, node: Node, key: str, reader: Reader) -> str:
+    """The name of a member, which stands at `node`."""
+    reader.parsed(Node(node.source, name), key, "", partial(label, longest=NAME_MAX))
+    return name

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from typing import ClassVar, Protocol, Self, TypeVar, cast
 
-from gateway.document import Mistakes, Node, join, short
+from gateway.document import Mistakes, Node, join
 from gateway.policy.model import Facts
+from gateway.policy.tree_reader import TreeReader, unknown
+
+__all__ = ["Condition", "OneOf", "Reader", "When", "holds", "unknown"]
 
 T = TypeVar("T")
 S = TypeVar("S")
 
 WRONG_ENTRIES_MAX = 50
 """A list with more wrong entries than this is wrong as a whole: more lines would tell nothing new."""
-COMPARED_MAX = 100
-"""Among so many names the one that was probably meant is looked for."""
-NAMED_MAX = 30
-"""So many names are listed where something has none of them."""
 
 
 class Condition(Protocol):
@@ -75,7 +73,7 @@ def holds(when: When, facts: Facts) -> bool:
 
 
 @dataclass(slots=True)
-class Reader:
+class Reader(TreeReader):
     """What a condition may ask while it is read. `zone` gives an IANA time zone or raises ValueError; `databases` are
     the geo databases there are, None where that is not known; `plans` the names of the file's plans.
     """
@@ -88,11 +86,6 @@ class Reader:
     databases: Iterable[str] | None = None
     needs: set[str] = field(default_factory=set)
     _built: dict[tuple[Hashable, ...], object] = field(default_factory=dict)
-
-    def wrong(self, node: Node, key: str, text: str) -> None:
-        """What is wrong and, behind a semicolon, what would be right; the value itself goes in front."""
-        shown = f"'{short(node.value)}' " if isinstance(node.value, str) else ""
-        self.mistakes.add(node.source, key, f"{shown}{text}")
 
     def when(self, node: Node, key: str) -> When:
         """The conditions of a mapping."""
@@ -121,14 +114,6 @@ class Reader:
         else:
             return node.value
         return {}
-
-    def text(self, node: Node, key: str, right: str) -> str | None:
-        """A single text; None where it is none, which is then reported."""
-        if isinstance(node.value, str):
-            return node.value
-        state = "has no value" if node.value is None else "is not one single value"
-        self.wrong(node, key, f"{state}; {right}")
-        return None
 
     def values(self, node: Node, key: str, read: Callable[[str], T], build: Callable[[Iterable[T]], S]) -> S:
         """One value, a list of values, `$name` of a list, or a list with such names in it: all of them, built into one.
@@ -182,14 +167,3 @@ class Reader:
         if self.databases is not None and condition.needs not in self.databases:
             name = f"geo.{condition.needs}"
             self.mistakes.add(node.source, key, f"needs {name} in the settings; name the database there")
-
-
-def unknown(what: str, name: str, known: Iterable[str], otherwise: str | None = None) -> str:
-    """That there is nothing of this name, and what was probably meant."""
-    names = sorted(known)
-    # Comparing takes long, and so does reading: of very many names none is meant.
-    nearest = difflib.get_close_matches(name.lower(), names, 1) if len(names) <= COMPARED_MAX else []
-    if nearest:
-        return f"{short(name)} is no {what}; did you mean {short(nearest[0])}?"
-    listed = ", ".join(short(each) for each in names[:NAMED_MAX]) + (", …" if len(names) > NAMED_MAX else "")
-    return f"{short(name)} is no {what}; {otherwise or f'write one of {listed}'}"
