@@ -16,9 +16,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from gateway.backends.file_sums import FileSums
 from gateway.backends.stat_cache import StatCache
 from gateway.errors import FileMissing, OriginChanged, OriginDown, OriginTimeout
-from gateway.policy.model import ByteRange, StoredObject
+from gateway.policy.model import ByteRange, StoredObject, Sums
 from gateway.ports import FileBody
 
 T = TypeVar("T")
@@ -44,6 +45,7 @@ class FolderStore:
         self._timeout = timeout
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="files")
         self._stats = StatCache(self._stat, keep=keep)
+        self._sums = FileSums(self._open_same)
 
     async def stat(self, key: str, *, fresh: bool = False) -> StoredObject:
         """See ObjectStore.stat. A symlink, folder, FIFO or device is FileMissing; no permission is OriginDown."""
@@ -52,24 +54,30 @@ class FolderStore:
     async def open(self, stored: StoredObject, part: ByteRange) -> FileBody:
         """See ObjectStore.open. The descriptor is the caller's to close, through the body."""
 
-        def work() -> int:
-            fd, now = _open(self._root, stored.key)
-            if now.etag != stored.etag or part.stop > now.size:
-                os.close(fd)
-                raise OriginChanged("the file was replaced since the download began")
-            return fd
-
         try:
-            fd = await self._in_thread(work, os.close)
+            fd = await self._in_thread(lambda: self._open_same(stored, part.stop), os.close)
         except (FileMissing, OriginChanged):
             self._stats.forget(stored.key)
             raise
         return FileBody(fd, part.start, part.length)
 
+    def sums(self, stored: StoredObject) -> Sums:
+        """See ObjectStore.sums."""
+        return self._sums.of(stored)
+
     async def close(self) -> None:
         """Stop the threads; one that hangs in the kernel is left behind."""
+        self._sums.close()
         await self._stats.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _open_same(self, stored: StoredObject, stop: int = 0) -> int:
+        """Blocks. Raises FileMissing, OriginChanged, OriginDown."""
+        fd, now = _open(self._root, stored.key)
+        if now.etag != stored.etag or stop > now.size:
+            os.close(fd)
+            raise OriginChanged("the file was replaced since the download began")
+        return fd
 
     async def _stat(self, key: str) -> StoredObject:
         def work() -> StoredObject:

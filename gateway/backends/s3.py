@@ -12,11 +12,11 @@ import aiohttp
 
 from gateway.backends.s3_answers import check_part, stored_object
 from gateway.backends.s3_client import LIBRARY_ERRORS, SLOW, S3Client, Wire, broken
-from gateway.backends.s3_signing import Addressing, Signer, bucket
+from gateway.backends.s3_signing import HEAD_HEADERS, Addressing, Signer, bucket
 from gateway.backends.s3_tries import Tries, begin, current
 from gateway.backends.stat_cache import StatCache
 from gateway.errors import FileMissing, OriginChanged, OriginDown, OriginError, OriginTimeout
-from gateway.policy.model import ByteRange, StoredObject
+from gateway.policy.model import ByteRange, StoredObject, Sums
 
 CHUNK_MAX = 256 * 1024
 _LAST_TRY_STEPS = 20
@@ -84,6 +84,10 @@ class S3Store:
             raise
         return answer
 
+    def sums(self, stored: StoredObject) -> Sums:
+        """See ObjectStore.sums: those that were given at the upload, if any."""
+        return stored.sums
+
     async def close(self) -> None:
         """Close every connection, those of open bodies too."""
         await self._stats.close()
@@ -92,7 +96,7 @@ class S3Store:
     async def _stat(self, key: str) -> StoredObject:
         _check_key(key)
         # One is kept for the GET that is to follow.
-        answer = await self._client.ask("HEAD", key, {}, current(), spare=1)
+        answer = await self._client.ask("HEAD", key, HEAD_HEADERS, current(), spare=1)
         try:
             if answer.status != HTTPStatus.OK:
                 raise OriginDown(f"the store answered {answer.status} to a HEAD")

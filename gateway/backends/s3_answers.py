@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -10,7 +11,7 @@ from http import HTTPStatus
 from multidict import CIMultiDictProxy
 
 from gateway.errors import FileMissing, GatewayError, OriginChanged, OriginDown
-from gateway.policy.model import ByteRange, StoredObject
+from gateway.policy.model import ByteRange, StoredObject, Sums
 
 Headers = CIMultiDictProxy[str]
 
@@ -19,6 +20,7 @@ _LENGTH = re.compile(r"[0-9]{1,19}")
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", re.IGNORECASE)
 _REGION = re.compile(r"[a-z0-9-]{1,40}")
 _MEDIA_TYPE = re.compile(r"[\x20-\x7e]{1,255}")
+_SHA256_BYTES, _CRC32_BYTES = 32, 4
 # Some stores keep the upload's own transfer coding as if it were the object's: its bytes are plain all the same.
 _PLAIN = {"", "identity", "aws-chunked"}
 _HINTS: Mapping[int, str] = {
@@ -58,7 +60,7 @@ def stored_object(key: str, headers: Headers) -> StoredObject:
     content_type = headers.get("Content-Type", "")
     if not _MEDIA_TYPE.fullmatch(content_type):
         content_type = "application/octet-stream"
-    return StoredObject(key, size, _etag(headers), max(0, modified), content_type)
+    return StoredObject(key, size, _etag(headers), max(0, modified), content_type, _sums(headers))
 
 
 def check_part(stored: StoredObject, part: ByteRange, status: int, headers: Headers) -> None:
@@ -81,6 +83,24 @@ def check_part(stored: StoredObject, part: ByteRange, status: int, headers: Head
         raise OriginDown("the store answered with another range than the one asked for")
     if length is not None and length != part.length:
         raise OriginDown("the store's Content-Length does not fit its Content-Range")
+
+
+def _sums(headers: Headers) -> Sums:
+    """Those of the whole object: of one that came in parts S3 may know only a sum of the parts' sums (`…-3`)."""
+    if headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
+        return Sums()
+    sha256, crc32 = (_decoded(headers.get(f"x-amz-checksum-{name}", "")) for name in ("sha256", "crc32"))
+    return Sums(
+        sha256.hex() if len(sha256) == _SHA256_BYTES else "",
+        int.from_bytes(crc32) if len(crc32) == _CRC32_BYTES else None,
+    )
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return b64decode(text, validate=True)
+    except ValueError:
+        return b""
 
 
 def _etag(headers: Headers) -> str:

@@ -25,6 +25,9 @@ from gateway.errors import OriginDown, OriginTimeout, SettingsError
 
 Addressing = Literal["auto", "path", "virtual"]
 
+HEAD_HEADERS = {"x-amz-checksum-mode": "ENABLED"}
+"""What every HEAD carries, so that the store tells the checksums it keeps. S3 wants each `x-amz-` header signed."""
+
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
 
 # An address is valid for an hour, which forgives a slow clock, and used for five minutes. Temporary credentials are
@@ -124,7 +127,8 @@ class Signer:
                         self._addresses.clear()
                     self._credentials = current
                     self._look_again = time.monotonic() + _LOOKED_AT_S
-        request = AWSRequest(method=method, url=self._bucket.address(key))
+        headers = HEAD_HEADERS if method == "HEAD" else {}
+        request = AWSRequest(method=method, url=self._bucket.address(key), headers=headers)
         signature = S3SigV4QueryAuth(self._credentials, "s3", self._bucket.region, expires=_VALID_S)
         signature.add_auth(request)
         # encoded=True: yarl would otherwise rewrite %27, %7E and dots, and the signature would no longer match.

@@ -6,10 +6,11 @@ Words live in texts/<language>.toml, a file for each language.
 from __future__ import annotations
 
 import hashlib
+import os.path
 import re
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files as package_files
 from importlib.resources.abc import Traversable
 
@@ -18,9 +19,20 @@ from markupsafe import Markup, escape
 
 from gateway.http import problem
 from gateway.http.disposition import file_name
-from gateway.web.words import Words, load_words
+from gateway.mail.colors import CARD, DARK_CARD, DARK_EDGE, EDGE, edge_on, text_on
+from gateway.mail.letter import Brand
+from gateway.mail.pictures import Picture, check_logo
+from gateway.words import Words, load_words
 
 UNKNOWN_REASON = "unknown"
+PAGE_MAX = 40_000
+"""Bytes of a page. Above, the logo is left out, then a long token stands in it once only, then checksums go."""
+_HOUR, _DAY = 3600, 86_400
+_BASE = "<base "
+_WIDE = 2
+_MAIL = re.compile(r"[^\s@<>\"']+@[^\s@<>\"']+\.[^\s@<>\"']+")
+_PHONE = re.compile(r"\+?[0-9][0-9 ()./-]{4,30}")
+_WEB = re.compile(r"https?://[^\s\"'<>]+")
 _HREF = re.compile(r"(?:https?://[^\s\"'<>/]+)?/(?!/)[^\s\"'<>]*")
 
 
@@ -28,26 +40,46 @@ _HREF = re.compile(r"(?:https?://[^\s\"'<>/]+)?/(?!/)[^\s\"'<>]*")
 class LinkFile:
     """A row of the link page; `href` is the file's address with the token in it, so it stays out of the repr.
 
-    `view_href`: where the browser shows it, None where it may only be downloaded.
+    `view_href`: where the browser shows it, None where it may only be downloaded. `left` of `limit` downloads are not
+    used yet, None where that is not known or not limited. `sha256` in hex, or "".
     """
 
     name: str
     size_text: str | None
     href: str
     view_href: str | None = None
+    left: int | None = None
+    limit: int | None = None
+    used_up: bool = False
+    sha256: str = ""
 
     def __post_init__(self) -> None:
-        if not all(_HREF.fullmatch(href) for href in (self.href, self.view_href) if href is not None):
-            raise ValueError("a file's href is a path from the root or an http(s) address")
+        _check(self.href)
+        if self.view_href is not None:
+            _check(self.view_href)
 
     def __repr__(self) -> str:
         return f"LinkFile({self.name!r})"
 
 
-class Pages:
-    """Renders pages and problem bodies. Serve a page with `content_security_policy` in that header."""
+@dataclass(frozen=True, slots=True)
+class LinkZip:
+    """The way to all files at once; the token is in it, too."""
 
-    def __init__(self, texts: Traversable | None = None) -> None:
+    href: str = field(repr=False)
+    size_text: str | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.href)
+
+
+class Pages:
+    """Renders pages and problem bodies, in the shop's colours where there is a `brand`.
+
+    Serve a page with what `policy_of` says of it as its Content-Security-Policy.
+    """
+
+    def __init__(self, texts: Traversable | None = None, *, brand: Brand | None = None) -> None:
         """Load every language of the folder, ours unless another is given; see load_words for what it raises."""
         folder = texts or package_files("gateway.web").joinpath("texts")
         self._words = load_words(folder, problem.DEFAULT_LANGUAGE)
@@ -59,11 +91,18 @@ class Pages:
             lstrip_blocks=True,
             auto_reload=False,
         )
-        style = self._environment.get_template("style.html.j2").render()
+        style = self._environment.get_template("style.html.j2").render(_colors(brand)).strip()
+        logo = check_logo(brand.logo) if brand is not None and brand.logo else None
+        self._environment.globals |= {
+            "brand": brand,
+            "logo": None if logo is None else _logo(logo),
+            "contact": None if brand is None else _contact(brand.contact),
+        }
         self._environment.globals["style"] = Markup(style)  # noqa: S704 (our own file, nothing from outside)
         digest = b64encode(hashlib.sha256(style.encode()).digest()).decode()
+        pictures = "" if logo is None else "img-src data:; "
         self.content_security_policy = (
-            f"default-src 'none'; style-src 'sha256-{digest}'; "
+            f"default-src 'none'; style-src 'sha256-{digest}'; {pictures}"
             "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
 
@@ -71,6 +110,12 @@ class Pages:
     def languages(self) -> tuple[str, ...]:
         """The languages there are texts for, to choose from with problem.pick_language."""
         return tuple(self._words)
+
+    def policy_of(self, page: str) -> str:
+        """The Content-Security-Policy of a page that was rendered here."""
+        # Nothing from outside can bring a tag: what is shown is escaped.
+        policy = self.content_security_policy
+        return policy.replace("base-uri 'none'", "base-uri 'self'") if _BASE in page else policy
 
     def refusal_html(
         self,
@@ -112,10 +157,48 @@ class Pages:
         detail = message or advice
         return problem.problem(status, reason, title, detail, request_id, rule=rule, retry_after=retry_after)
 
-    def link_html(self, files: Sequence[LinkFile], language: str, *, expires_text: str | None = None) -> str:
-        """The link page: one file starts by itself after a second, several wait to be chosen."""
+    def link_html(
+        self,
+        files: Sequence[LinkFile],
+        language: str,
+        *,
+        expires_at: int | None = None,
+        now: int = 0,
+        whole: LinkZip | None = None,
+        request_id: str | None = None,
+    ) -> str:
+        """The link page: one file starts by itself, several wait to be chosen, all of them as `whole` too.
+
+        `expires_at` and `now` in Unix seconds.
+        """
         shown = [replace(file, name=file_name(file.name)) for file in files]
-        return self._render("link.html.j2", language, files=shown, expires_text=expires_text)
+        shared = _shared([file.href for file in files])
+        expires = None if expires_at is None else self._expires(expires_at, now, language)
+        page = ""
+        for logo, base, sums in ((True, "", True), (False, "", True), (False, shared, True), (False, shared, False)):
+            page = self._render(
+                "link.html.j2",
+                language,
+                **({} if logo else {"logo": None}),
+                files=shown,
+                whole=whole,
+                base=base,
+                sums=sums,
+                expires=expires,
+                request_id=request_id,
+            )
+            if len(page.encode()) <= PAGE_MAX:
+                break
+        return page
+
+    def _expires(self, at: int, now: int, language: str) -> tuple[str, str]:
+        """The moment, and how far away it is."""
+        words, left = self._of(language), at - now
+        if left < _HOUR:
+            return words.date(at), words.text("link.expires_soon")
+        if left < 2 * _DAY:
+            return words.date(at), words.count("link.expires_hours", left // _HOUR)
+        return words.date(at), words.count("link.expires_days", left // _DAY)
 
     def size_text(self, size: int, language: str) -> str:
         """Bytes as people of this language read them."""
@@ -149,3 +232,51 @@ class Pages:
         page = self._environment.get_template(template).render(language=words.language, say=say, **values)
         # An unpaired surrogate in a rule's message would otherwise break the response when it is encoded.
         return page.encode("utf-8", "replace").decode()
+
+
+def _shared(hrefs: Sequence[str]) -> str:
+    """The folder that all of several addresses lie in, or ""."""
+    folder = os.path.commonpath(hrefs) + "/" if len(hrefs) > 1 else ""
+    return folder if all(href.startswith(folder) for href in hrefs) else ""
+
+
+def _check(href: str) -> None:
+    if not _HREF.fullmatch(href):
+        raise ValueError("a file's href is a path from the root or an http(s) address")
+
+
+def _colors(brand: Brand | None) -> dict[str, str]:
+    """Of buttons, each with a text and an edge that can be seen (WCAG 2.2, 1.4.3 and 1.4.11)."""
+    if brand is None:
+        light, dark = "#0b5d54", "#7fd6c8"
+    else:
+        light = dark = brand.color
+    return {
+        "accent": light,
+        "on_accent": text_on(light),
+        "edge": edge_on(light, CARD, EDGE),
+        "dark_accent": dark,
+        "on_dark_accent": text_on(dark),
+        "dark_edge": edge_on(dark, DARK_CARD, DARK_EDGE),
+    }
+
+
+def _logo(picture: Picture) -> dict[str, object]:
+    data = b64encode(picture.content).decode()
+    wide = picture.width >= _WIDE * picture.height
+    address = f"data:image/{picture.subtype};base64,{data}"
+    return {"address": address, "width": picture.width, "height": picture.height, "wide": wide}
+
+
+def _contact(text: str) -> tuple[str, str | None] | None:
+    """The shop's own words, and where they lead: a mail, a call, a page, or nowhere."""
+    contact = " ".join(text.split())
+    if not contact:
+        return None
+    if _MAIL.fullmatch(contact):
+        return contact, f"mailto:{contact}"
+    if _WEB.fullmatch(contact):
+        return contact, contact
+    if _PHONE.fullmatch(contact):
+        return contact, "tel:" + re.sub(r"[^0-9+]", "", contact)
+    return contact, None

@@ -85,7 +85,8 @@ async def test_signatures_are_botocores_own(endpoint, monkeypatch):
     signer = Signer(bucket("s3://shop", endpoint, "eu-central-1", "auto"), "key", "secret", "token")
     for method, key in itertools.product(("GET", "HEAD"), KEYS):
         ours, _ = await signer.address(method, key)
-        theirs = client.generate_presigned_url(f"{method.lower()}_object", {"Bucket": "shop", "Key": key})
+        asked = {"Bucket": "shop", "Key": key} | ({"ChecksumMode": "ENABLED"} if method == "HEAD" else {})
+        theirs = client.generate_presigned_url(f"{method.lower()}_object", asked)
         assert str(ours).partition("?")[0] == theirs.partition("?")[0]
         assert parse_qs(urlsplit(str(ours)).query) == parse_qs(urlsplit(theirs).query)
     client.close()

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import itertools
 import json
+import math
+import os
 import shutil
 import struct
 import subprocess
+import tarfile
 import time
 import wave
+import zipfile
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
@@ -38,6 +43,11 @@ plans:
   preview: {view: true}
 otherwise: allow
 """
+AXE = "axe-core@4.10.3"
+AXE_SHA256 = "880970c081707360e64f34cea25ff91892f5bc95675b0776925b9709dd8a68bb"
+BRAND = 'brand: {{name: "Sea Shop", color: "#0e7490", contact: help@example.com, logo: "{logo}"}}'
+"""The settings of the shop's looks."""
+PICTURES = os.environ.get("GATEWAY_PICTURES")
 POLISH = "Zażółć gęślą jaźń. "
 PATIENCE = 15.0
 NOTHING = "Browser.getVersion"
@@ -332,7 +342,7 @@ async def test_the_link_page_leads_to_the_view(shop, tab: Tab) -> None:
     token = shop.token("green.png", "silence.wav", "page.html", plan="preview")
     await tab("Emulation.setDeviceMetricsOverride", width=320, height=640, deviceScaleFactor=1, mobile=True)
     await tab.show(f"{shop.base}/l/{token}")
-    assert await tab.script("document.querySelectorAll('a').length") == 5
+    assert await tab.script("document.querySelectorAll('a').length") == 6
     assert await tab.script("document.documentElement.scrollWidth") == 320
     assert await tab.script("getComputedStyle(document.querySelector('main')).borderRadius") == "20px"
     await tab.follow("a.view")
@@ -347,3 +357,170 @@ async def test_a_refusal_is_a_page_in_the_readers_language(shop, tab: Tab) -> No
     await tab("Network.setExtraHTTPHeaders", headers={"Accept-Language": "xx, en;q=0.1"})
     await tab.open(f"{shop.base}/d/{token}/7")
     await tab.until("document.querySelector('h1')?.innerText == 'This file is not part of your link'")
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The source of axe-core, which finds what breaks WCAG. It is no dependency: npm fetches this one version."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("there is no npm on this machine to fetch axe-core with")
+    folder = tmp_path_factory.mktemp("axe")
+    try:
+        fetched = subprocess.run([npm, "pack", AXE], cwd=folder, capture_output=True, timeout=40, check=False)
+    except subprocess.TimeoutExpired:
+        pytest.skip("the npm registry does not answer")
+    if fetched.returncode:
+        pytest.skip("the npm registry cannot be reached")
+    with tarfile.open(next(folder.glob("axe-core-*.tgz"))) as archive:
+        member = archive.extractfile("package/axe.min.js")
+        assert member is not None
+        source = member.read()
+    assert hashlib.sha256(source).hexdigest() == AXE_SHA256
+    return source.decode()
+
+
+@pytest.fixture(scope="module")
+def sea_shop(start_gateway, redis_url: str, tmp_path_factory: pytest.TempPathFactory):
+    """A gateway with a brand; its folder holds an album."""
+    folder = tmp_path_factory.mktemp("sea")
+    files = folder / "files"
+    files.mkdir()
+    (folder / "logo.png").write_bytes(wave_png())
+    (folder / "rules.yaml").write_text(RULES, "utf-8")
+    brand = BRAND.format(logo=folder / "logo.png")
+    gateway = start_gateway(redis_url, 1, f'{{url: "file://{files}"}}\nrules: "{folder}/rules.yaml"\n{brand}')
+    gateway.folder = files
+    for name, size in ALBUM.items():
+        gateway.file(name, size)
+    yield gateway
+    gateway.stop()
+
+
+ALBUM = {
+    "01 Przypływ.flac": 31_457_280,
+    "02 Latarnia morska.flac": 24_117_248,
+    "03 Cisza przed burzą.flac": 40_894_464,
+    "Booklet.pdf": 2_411_724,
+}
+RUN_AXE = """axe.run(document, {runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]})
+  .then(found => JSON.stringify(found.violations.map(each => [each.id, each.nodes.map(node => node.html)])))"""
+
+
+def wave_png(side: int = 44) -> bytes:
+    """Three blue waves on nothing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b""
+    for y in range(side):
+        rows += b"\0"
+        for x in range(side):
+            near = min(abs(y - base - 4 * math.sin(x / 7 + base)) for base in (10, 22, 34))
+            rows += bytes((14, 116, 144, round(255 * min(1, max(0, 3 - near)))))
+    head = struct.pack(">IIBBBBB", side, side, 8, 6, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
+
+
+LOOKS = {
+    "desktop": (1280, "en", "light"),
+    "phone": (390, "en", "light"),
+    "polish": (390, "pl", "light"),
+    "dark": (390, "en", "dark"),
+    "narrow": (320, "pl", "dark"),
+}
+
+
+async def look(tab: Tab, width: int, language: str, scheme: str) -> None:
+    phone = width < 500
+    await tab(
+        "Emulation.setDeviceMetricsOverride", width=width, height=760, deviceScaleFactor=1 + phone / 2, mobile=phone
+    )
+    await tab("Network.setExtraHTTPHeaders", headers={"Accept-Language": language})
+    await tab("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+
+@pytest.mark.parametrize("name", LOOKS)
+async def test_nobody_is_shut_out_of_a_page(sea_shop, tab: Tab, axe: str, name: str) -> None:
+    """One file, several, several of which one is used up, and a refusal; GATEWAY_PICTURES names a folder for pictures
+    of them.
+    """
+    await look(tab, *LOOKS[name])
+    used = sea_shop.token("Booklet.pdf", *list(ALBUM)[:2], downloads=1)
+    await download(f"{sea_shop.base}/d/{used}")
+    await asyncio.sleep(2.1)  # counting.repeat_window, in which it could be had again
+    one = sea_shop.token("Booklet.pdf", downloads=5, plan="preview", order_id="10001")
+    several = sea_shop.token(*ALBUM, downloads=3, order_id="10001", expires_at=int(time.time()) + 30 * 86_400 + 99)
+    expired = sea_shop.token("Booklet.pdf", expires_at=int(time.time()) - 9)
+    for kind, token in {"one": one, "several": several, "used": used, "refused": expired}.items():
+        await tab.show(f"{sea_shop.base}/l/{token}")
+        await asyncio.sleep(0.3)  # the first look asks for checksums, which are shown from the next one on
+        await tab.show()
+        assert await tab.script("document.documentElement.scrollWidth") <= LOOKS[name][0]
+        await tab.script(axe + "; 0")
+        assert json.loads(str(await tab.script(RUN_AXE))) == [], kind
+        if PICTURES:
+            shot = await tab("Page.captureScreenshot", captureBeyondViewport=True, **(await whole_page(tab)))
+            keep(f"{kind}-{name}.png", str(shot["data"]))
+
+
+def keep(name: str, picture: str) -> None:
+    Path(str(PICTURES), name).write_bytes(base64.b64decode(picture))
+
+
+async def test_what_is_to_find_something_does(tab: Tab, axe: str) -> None:
+    await tab.show("data:text/html,<title>x</title><h1>x</h1><img src='data:,'><p style='color:%23ccc'>pale</p>")
+    await tab.script(axe + "; 0")
+    found = dict(json.loads(str(await tab.script(RUN_AXE))))
+    assert {"image-alt", "color-contrast", "html-has-lang"} <= set(found)
+
+
+async def whole_page(tab: Tab) -> dict[str, dict[str, object]]:
+    size = (await tab("Page.getLayoutMetrics"))["cssContentSize"]
+    return {"clip": {**size, "scale": 1}}
+
+
+async def download(url: str) -> None:
+    async with ClientSession() as session, session.get(url) as response:
+        await response.read()
+
+
+async def test_the_keyboard_reaches_every_button_and_sees_where_it_is(sea_shop, tab: Tab) -> None:
+    token = sea_shop.token(*ALBUM, plan="preview")
+    await tab.show(f"{sea_shop.base}/l/{token}")
+    reached = []
+    for _ in range(6):
+        await tab("Input.dispatchKeyEvent", type="rawKeyDown", key="Tab", code="Tab", windowsVirtualKeyCode=9)
+        await tab("Input.dispatchKeyEvent", type="keyUp", key="Tab", code="Tab", windowsVirtualKeyCode=9)
+        reached.append(
+            await tab.script("document.activeElement.getAttribute('href') || document.activeElement.tagName")
+        )
+        assert await tab.script("getComputedStyle(document.activeElement).outlineWidth") == "3px"
+    assert f"/z/{token}/" in str(reached[0])
+    assert len(set(reached)) >= 5
+
+
+async def test_everything_comes_as_one_zip(sea_shop, tab: Tab, tmp_path: Path) -> None:
+    token = sea_shop.token(*ALBUM, downloads=1, order_id="10001")
+    await tab.show(f"{sea_shop.base}/l/{token}")
+    await asyncio.sleep(0.5)
+    assert not tab.downloads, "nothing of several files starts by itself"
+    await tab.script("document.querySelector('a.button.wide').click()")
+    await tab.until_downloaded("Sea Shop 10001.zip")
+    with zipfile.ZipFile(tmp_path / "Sea Shop 10001.zip") as opened:
+        assert opened.namelist() == list(ALBUM)
+        assert opened.testzip() is None
+    assert sea_shop.used(token) == len(ALBUM)
+
+
+async def test_the_page_is_there_at_once_and_small(sea_shop) -> None:
+    token = sea_shop.token(*ALBUM, downloads=3)
+    async with ClientSession(headers={"Accept": "text/html"}) as session:
+        for _ in range(2):
+            began = time.monotonic()
+            async with session.get(f"{sea_shop.base}/l/{token}") as response:
+                page = await response.read()
+            took = time.monotonic() - began
+    assert took < 0.2
+    assert len(page) <= 40_000

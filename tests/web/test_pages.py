@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from gateway.http.problem import pick_language
+from gateway.mail.letter import Brand
 from gateway.policy.reasons import Reason
-from gateway.web.pages import LinkFile, Pages
+from gateway.web.pages import PAGE_MAX, LinkFile, LinkZip, Pages
 
 PAGES = Pages()
 SEA = LinkFile("Sea & Sand.pdf", "1.2 MB", "/d/tok.en/1/Sea")
@@ -56,7 +57,8 @@ def refusal(reason: str = "token.expired", **more: object) -> str:
     return PAGES.refusal_html(reason, 410, "id-1", "en", **more)
 
 
-LINK_PAGES = [PAGES.link_html(listed, "en", expires_text="tomorrow") for listed in ([SEA], [SEA, SKY])]
+NOW = 1_799_000_000
+LINK_PAGES = [PAGES.link_html(listed, "en", expires_at=NOW + 90_000, now=NOW) for listed in ([SEA], [SEA, SKY])]
 
 
 @pytest.mark.parametrize("page", [refusal(message="No.", retry_after=5), *LINK_PAGES])
@@ -116,12 +118,12 @@ def test_an_unknown_reason_and_language_still_make_a_page() -> None:
 
 
 def test_one_file_starts_by_itself_and_has_a_button() -> None:
-    seen = Seen(PAGES.link_html([SEA], "en", expires_text=PAGES.date_text(1_800_000_000, "en")))
-    assert seen.refresh == [f"1;url={SEA.href}"]
+    seen = Seen(PAGES.link_html([SEA], "en", expires_at=1_800_000_000, now=NOW))
+    assert seen.refresh == [f"0;url={SEA.href}"]
     assert [a["href"] for a in seen.all("a")] == [SEA.href]
     assert "Download Sea & Sand.pdf" in seen.text
     assert "1.2 MB" in seen.text
-    assert "until 15 January 2027, 08:00 UTC" in seen.text
+    assert "until 15 January 2027, 08:00 UTC. That is in 11 days." in seen.text
 
 
 def test_several_files_wait_for_a_choice() -> None:
@@ -235,7 +237,7 @@ def test_a_rules_own_message_is_shown_as_written(language: str) -> None:
 def test_viewing_is_offered_where_it_is_allowed() -> None:
     seen = Seen(PAGES.link_html([replace(SEA, view_href="/d/tok.en/1/Sea?view=1")], "en"))
     assert [a["href"] for a in seen.all("a")] == [SEA.href, "/d/tok.en/1/Sea?view=1"]
-    assert seen.refresh == [f"1;url={SEA.href}"]
+    assert seen.refresh == [f"0;url={SEA.href}"]
     assert "View in the browser" in seen.text
     several = Seen(PAGES.link_html([replace(SEA, view_href="/d/tok.en/1/Sea?view=1"), SKY], "en"))
     assert [a["aria-label"] for a in several.all("a")] == [
@@ -265,3 +267,121 @@ def luminance(colour: str) -> float:
     parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+ZIP = LinkZip("/z/tok.en/All.zip", "3 MB")
+
+
+def png(width: int, height: int, size: int = 100) -> bytes:
+    """As much of a PNG as is looked at here."""
+    head = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + width.to_bytes(4) + height.to_bytes(4)
+    return head + bytes(size - len(head))
+
+
+def test_what_is_left_is_told() -> None:
+    rows = [
+        replace(SEA, left=2, limit=5),
+        replace(SEA, left=0, limit=5),
+        replace(SEA, left=0, limit=5, used_up=True),
+        replace(SKY, left=None, limit=5),
+    ]
+    seen = Seen(PAGES.link_html(rows, "en"))
+    assert seen.text.count("Downloads left: 2 of 5") == 1
+    assert seen.text.count("can still be finished") == 1
+    assert seen.text.count("used up") == 1
+    assert len(seen.all("a")) == 3, "there is no button for what is used up"
+    polish = Seen(PAGES.link_html(rows, "pl"))
+    assert "Pozostało pobrań: 2 z 5" in polish.text
+
+
+def test_a_checksum_can_be_opened_without_any_script() -> None:
+    seen = Seen(PAGES.link_html([replace(SEA, sha256="ab" * 32), SKY], "en"))
+    assert len(seen.all("details")) == 1
+    assert [summary["aria-label"] for summary in seen.all("summary")] == ["Checksum (SHA-256): Sea & Sand.pdf"]
+    assert "ab" * 32 in seen.text
+
+
+def test_all_files_at_once() -> None:
+    seen = Seen(PAGES.link_html([SEA, SKY], "en", whole=ZIP))
+    assert seen.all("a")[0]["href"] == ZIP.href
+    assert "Download everything as one ZIP (3 MB)" in " ".join(seen.text.split())
+    assert "tok.en" not in repr(ZIP)
+    with pytest.raises(ValueError, match="href"):
+        LinkZip("javascript:alert(1)")
+
+
+@pytest.mark.parametrize(
+    ("left", "language", "text"),
+    [
+        (59 * 60, "en", "That is in less than an hour."),
+        (3600, "en", "That is in 1 hour."),
+        (47 * 3600, "en", "That is in 47 hours."),
+        (48 * 3600, "en", "That is in 2 days."),
+        (30 * 86_400 + 5, "pl", "Zostało 30 dni."),
+        (22 * 3600, "pl", "Zostały 22 godziny."),
+    ],
+)
+def test_how_long_a_page_works(left: int, language: str, text: str) -> None:
+    assert text in PAGES.link_html([SEA], language, expires_at=NOW + left, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("contact", "href"),
+    [
+        ("help@example.com", "mailto:help@example.com"),
+        ("https://shop.example.com/help?a=1", "https://shop.example.com/help?a=1"),
+        ("+48 22 123 45 67", "tel:+48221234567"),
+        ("Ask at the counter", None),
+        ('"><script>alert(1)</script>@x.y', None),
+        ("javascript:alert(1)", None),
+    ],
+)
+def test_help_is_one_step_away(contact: str, href: str | None) -> None:
+    pages = Pages(brand=Brand("Sea Shop", contact=contact))
+    for page in (pages.link_html([SKY], "en"), pages.refusal_html("token.expired", 410, "id-1", "en")):
+        seen = Seen(page)
+        assert contact in seen.text
+        assert not seen.all("script")
+        assert [a["href"] for a in seen.all("a") if a["href"] != SKY.href] == ([] if href is None else [href])
+
+
+@pytest.mark.parametrize("color", ["#1d4ed8", "#ffff00", "#000000", "#ffffff", "#777777", "#1d2327"])
+def test_any_color_of_a_shop_can_be_read(color: str) -> None:
+    style = Seen(Pages(brand=Brand("Sea Shop", color)).link_html([SEA], "en")).style
+    for scheme in style.split("prefers-color-scheme")[:2]:
+        palette = dict(re.findall(r"--([a-z-]+):(#[0-9a-f]+)", scheme))
+        assert palette["accent"] == color
+        assert contrast(palette["on-accent"], palette["accent"]) >= 4.5
+        assert max(contrast(palette["edge"], palette["card"]), contrast(color, palette["card"])) >= 3
+
+
+def test_a_logo_is_in_the_page_itself() -> None:
+    pages = Pages(brand=Brand("Sea Shop", logo=png(240, 60)))
+    seen = Seen(pages.link_html([SEA], "en"))
+    (image,) = seen.all("img")
+    assert str(image["src"]).startswith("data:image/png;base64,")
+    assert (image["alt"], image["height"]) == ("Sea Shop", "56")
+    assert "img-src data:;" in pages.content_security_policy
+    mark = Seen(Pages(brand=Brand("Sea Shop", logo=png(44, 44))).link_html([SEA], "en"))
+    assert mark.all("img")[0]["alt"] == ""
+    assert "Sea Shop" in mark.text.split("Your download")[1]
+
+
+def test_a_large_page_loses_its_logo_and_never_a_file() -> None:
+    pages = Pages(brand=Brand("Sea Shop", logo=png(240, 60, 24 * 1024)))
+    assert len(pages.link_html([SEA], "en").encode()) <= PAGE_MAX
+    assert Seen(pages.link_html([SEA], "en")).all("img")
+    token = "t" * 900
+    files = [LinkFile(f"{n}.flac", "30 MB", f"/p/d/{token}/{n}/{n}.flac", sha256="ab" * 32) for n in range(1, 13)]
+    page = pages.link_html(files, "en", whole=ZIP)
+    seen = Seen(page)
+    assert len(page.encode()) <= PAGE_MAX
+    assert not seen.all("img")
+    assert "Sea Shop" in seen.text
+    assert [a["href"] for a in seen.all("a")] == [ZIP.href, *(file.href for file in files)]
+    assert "base-uri 'none'" in pages.policy_of(page)
+    longer = [replace(file, href=file.href.replace(token, token * 4)) for file in files * 3]
+    seen = Seen(page := pages.link_html(longer, "en"))
+    assert len(page.encode()) <= PAGE_MAX
+    assert [seen.all("base")[0]["href"] + str(a["href"]) for a in seen.all("a")] == [file.href for file in longer]
+    assert "base-uri 'self'" in pages.policy_of(page)
