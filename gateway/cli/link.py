@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import secrets
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from gateway.cli.link_orders import extend, revoke
-from gateway.cli.named import named, one_of, plans, which
+from gateway.cli.named import links_of, links_strictly, named, one_of, recorded, which
 from gateway.cli.options import WithNames, config_option, duration, json_option, limit_options, networks
 from gateway.cli.output import print_json, print_line, utc, with_tools
 from gateway.errors import GatewayError
 from gateway.policy.claims import write_claims
-from gateway.policy.decide import expiry_of, limits_of
 from gateway.policy.limits import BY_NAME
-from gateway.policy.links import Link, state
-from gateway.policy.model import Claims, FileEntry, Limits, Network, Plan
-from gateway.policy.shards import shard_of
-from gateway.policy.units import format_duration
-from gateway.services.identifiers import now_ms
-from gateway.services.linking import issue
+from gateway.policy.model import FileEntry, Limits, Network
+from gateway.services.desk import NewLink, Now, Refused, Shown
 
 if TYPE_CHECKING:
-    from gateway.backends.redis_ledger import TokenUsage
-    from gateway.bootstrap import Tools
+    from gateway.bootstrap.redis import Tools
+    from gateway.policy.links import Link
+    from gateway.policy.model import Claims
     from gateway.settings import Settings
-
-TOKEN_ID_BYTES = 12
-DEFAULT_EXPIRES = 30 * 86_400
 
 
 @click.group(epilog="Example: gateway link create --order 10001 --file ebooks/sea.pdf")
@@ -86,27 +77,25 @@ def create(  # noqa: PLR0913, PLR0917  # one parameter per option
         if entry.url is not None:
             click.echo("Note: an https address is only served where its host stands in external_hosts.", err=True)
 
+    asked = NewLink(
+        files=entries,
+        order=order,
+        customer=customer,
+        plan=plan,
+        tier=tier,
+        expires=expires,
+        ip=allowed,
+        account=account,
+        limits=granted,
+    )
+
     async def work(settings: Settings, tools: Tools) -> tuple[str, Claims]:
-        now = now_ms()
-        chosen = _plan(settings, plan)
-        _refuse_loosening(chosen, granted, expires)
-        claims = Claims(
-            issuer=settings.issuer,
-            token_id=secrets.token_hex(TOKEN_ID_BYTES),
-            expires_at=now // 1000 + (expires or chosen.valid_for or DEFAULT_EXPIRES),
-            files=entries,
-            issued_at=now // 1000,
-            customer_id=customer,
-            order_id=order,
-            plan=plan,
-            tier=tier,
-            account=account,
-            ip=allowed,
-            limits=granted,
-        )
-        token = await issue(
-            claims, now, keys=tools.keys, links=tools.links, events=tools.events, shards=settings.shards
-        )
+        desk = links_strictly(settings, tools)
+        try:
+            claims = desk.draft(asked)
+        except Refused as refused:
+            raise GatewayError(f"--{refused.member.replace('_', '-')}{refused.why}") from None
+        token = await desk.create(claims, recorded(settings, tools, "link.create", claims))
         return f"{settings.base_url}/l/{token}", claims
 
     address, claims = with_tools(config, work)
@@ -126,17 +115,17 @@ def show(id_or_link: str | None, order: str | None, config: Path | None, as_json
 
     async def work(settings: Settings, tools: Tools) -> list[Shown]:
         found = await named(settings, tools, id_or_link, order)
-        return [await _shown(settings, tools, each) for each in await _now(settings, tools, found)]
+        return await links_of(settings, tools).show(found)
 
     links = with_tools(config, work)
     if not links:
         raise click.ClickException(f"order {order} has no links here; check its id with `gateway link list`")
     if as_json:
-        documents = [each.document() for each in links]
+        documents = [_document(each) for each in links]
         print_json(documents if order is not None else documents[0])
         return
     for each in links:
-        for line in each.lines():
+        for line in _lines(each):
             print_line(line)
 
 
@@ -152,11 +141,11 @@ def list_links(order: str | None, config: Path | None, as_json: bool) -> None:
             links = await named(settings, tools, None, order)
         else:
             links = sorted([each async for each in tools.links.all()], key=lambda each: each.created_ms or 0)
-        return await _now(settings, tools, links)
+        return await links_of(settings, tools).now(links)
 
     links = with_tools(config, work)
     if as_json:
-        print_json([each.document() for each in links])
+        print_json([_now_document(each) for each in links])
         return
     for each in links:
         claims = each.link.claims
@@ -165,99 +154,68 @@ def list_links(order: str | None, config: Path | None, as_json: bool) -> None:
         print_line(f"{claims.token_id}  {_created_at(each.link)}  {end:<20}  {claims.order_id or '-'}  {names}")
 
 
-@dataclass(frozen=True, slots=True)
-class Now:
-    """A link as it stands. `expires_at` (Unix s): as extended, or by its token and its plan; `limits` of both."""
-
-    link: Link
-    plan: Plan
-    limits: Limits
-    expires_at: int
-    extended: bool
-    revoked: bool
-
-    def document(self) -> dict[str, object]:
-        return {
-            "token_id": self.link.claims.token_id,
-            "created": _created_at(self.link),
-            "expires": utc(self.expires_at),
-            "extended": self.extended,
-            "revoked": self.revoked,
-            "claims": write_claims(self.link.claims),
-        }
+def _now_document(now: Now) -> dict[str, object]:
+    return {
+        "token_id": now.link.claims.token_id,
+        "created": _created_at(now.link),
+        "expires": utc(now.expires_at),
+        "extended": now.extended,
+        "revoked": now.revoked,
+        "claims": write_claims(now.link.claims),
+    }
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A link as it stands, and its use. `used`: downloads charged, by file identity; `taken` over all its files."""
+def _document(shown: Shown) -> dict[str, object]:
+    now = shown.now
+    files = [
+        {"key": file.identity, "downloads": shown.used[file.identity], "limit": now.limits.get("downloads")}
+        for file in now.link.claims.files
+    ]
+    first = None if shown.taken.first_ms is None else utc(shown.taken.first_ms / 1000)
+    return {
+        **_now_document(now),
+        "state": shown.state(int(time.time())),
+        "limits": dict(now.limits.values),
+        "used": {
+            "networks": shown.taken.networks,
+            "devices": shown.taken.devices,
+            "concurrent": shown.taken.live,
+            "first_download": first,
+        },
+        "files": files,
+    }
 
-    now: Now
-    used: dict[str, int]
-    taken: TokenUsage
 
-    @property
-    def state(self) -> str:
-        claims, now = self.now.link.claims, self.now
-        ends = min(now.expires_at, self.ends_after_first or now.expires_at)
-        return state(claims, now.limits, self.used, int(time.time()), expires_at=ends, revoked=now.revoked)
+def _lines(shown: Shown) -> Iterator[str]:
+    now, claims = shown.now, shown.now.link.claims
+    yield f"{claims.token_id}  {shown.state(int(time.time()))}"
+    yield f"  created   {_created_at(now.link) or 'not here'}"
+    yield f"  expires   {utc(now.expires_at)}{', extended' if now.extended else ''}"
+    facts = {"order": claims.order_id, "customer": claims.customer_id, "plan": now.plan.name or claims.plan}
+    for label, value in facts.items():
+        if value is not None:
+            yield f"  {label:<9} {value}"
+    if claims.account:
+        yield "  account   required"
+    if claims.ip:
+        yield f"  ip        {', '.join(map(str, claims.ip))}"
+    if limits := now.limits.values:
+        yield f"  limits    {', '.join(_limit(shown, name, value) for name, value in limits)}"
+    most = now.limits.get("downloads")
+    for number, file in enumerate(claims.files, 1):
+        limit = "" if most is None else f" of {most}"
+        name = f" as {file.name}" if file.name else ""
+        yield f"  file {number}    {file.identity}{name}: {shown.used[file.identity]}{limit} downloads used"
 
-    @property
-    def ends_after_first(self) -> int | None:
-        """When `valid_after_first` ends it, in Unix seconds."""
-        seconds = self.now.limits.get("valid_after_first")
-        if seconds is None or self.taken.first_ms is None:
-            return None
-        return self.taken.first_ms // 1000 + seconds
 
-    def document(self) -> dict[str, object]:
-        claims = self.now.link.claims
-        files = [
-            {"key": file.identity, "downloads": self.used[file.identity], "limit": self.now.limits.get("downloads")}
-            for file in claims.files
-        ]
-        first = None if self.taken.first_ms is None else utc(self.taken.first_ms / 1000)
-        return {
-            **self.now.document(),
-            "state": self.state,
-            "limits": dict(self.now.limits.values),
-            "used": {
-                "networks": self.taken.networks,
-                "devices": self.taken.devices,
-                "concurrent": self.taken.live,
-                "first_download": first,
-            },
-            "files": files,
-        }
-
-    def lines(self) -> Iterator[str]:
-        claims = self.now.link.claims
-        yield f"{claims.token_id}  {self.state}"
-        yield f"  created   {_created_at(self.now.link) or 'not here'}"
-        yield f"  expires   {utc(self.now.expires_at)}{', extended' if self.now.extended else ''}"
-        facts = {"order": claims.order_id, "customer": claims.customer_id, "plan": self.now.plan.name or claims.plan}
-        for label, value in facts.items():
-            if value is not None:
-                yield f"  {label:<9} {value}"
-        if claims.account:
-            yield "  account   required"
-        if claims.ip:
-            yield f"  ip        {', '.join(map(str, claims.ip))}"
-        if limits := self.now.limits.values:
-            yield f"  limits    {', '.join(self._limit(name, value) for name, value in limits)}"
-        most = self.now.limits.get("downloads")
-        for number, file in enumerate(claims.files, 1):
-            limit = "" if most is None else f" of {most}"
-            name = f" as {file.name}" if file.name else ""
-            yield f"  file {number}    {file.identity}{name}: {self.used[file.identity]}{limit} downloads used"
-
-    def _limit(self, name: str, value: int) -> str:
-        used = {"networks": self.taken.networks, "devices": self.taken.devices, "concurrent": self.taken.live}
-        text = f"{name.replace('_', ' ')} {BY_NAME[name].write(value)}"
-        if name in used:
-            text += f" ({used[name]} {'now' if name == 'concurrent' else 'used'})"
-        if name == "valid_after_first" and self.ends_after_first is not None:
-            text += f" (until {utc(self.ends_after_first)})"
-        return text
+def _limit(shown: Shown, name: str, value: int) -> str:
+    used = {"networks": shown.taken.networks, "devices": shown.taken.devices, "concurrent": shown.taken.live}
+    text = f"{name.replace('_', ' ')} {BY_NAME[name].write(value)}"
+    if name in used:
+        text += f" ({used[name]} {'now' if name == 'concurrent' else 'used'})"
+    if name == "valid_after_first" and shown.ends_after_first is not None:
+        text += f" (until {utc(shown.ends_after_first)})"
+    return text
 
 
 def _created_at(link: Link) -> str | None:
@@ -279,53 +237,3 @@ def _entry(given: str, name: str | None) -> FileEntry:
         raise click.UsageError(f"an address is only served by https; write https{given.removeprefix('http')}")
     external = given.startswith("https://")
     return FileEntry(None if external else given, given if external else None, name)
-
-
-def _plan(settings: Settings, name: str | None) -> Plan:
-    """The plan of this name, else the default one, else one that limits nothing. Raises GatewayError, SettingsError."""
-    from gateway.bootstrap import read_rules  # noqa: PLC0415  most commands do without rules
-
-    rules = read_rules(settings)
-    chosen = name if name is not None else rules.default_plan
-    if chosen is None:
-        return Plan("")
-    if chosen not in rules.plans:
-        known = f"write one of {', '.join(rules.plans)}" if rules.plans else "the rules file has no plans"
-        raise GatewayError(f"--plan: there is no plan {chosen}; {known}")
-    return rules.plans[chosen]
-
-
-def _refuse_loosening(plan: Plan, granted: Limits, expires: int | None) -> None:
-    for name, value in granted.values:
-        most = plan.limits.get(name)
-        if most is not None and value > most:
-            option, write = name.replace("_", "-"), BY_NAME[name].write
-            raise GatewayError(f"--{option} can only tighten the plan {plan.name}; write {write(most)} or less")
-    if expires is not None and plan.valid_for is not None and expires > plan.valid_for:
-        most_text = format_duration(plan.valid_for)
-        raise GatewayError(f"--expires can only tighten the plan {plan.name}; write {most_text} or less")
-
-
-async def _now(settings: Settings, tools: Tools, links: Sequence[Link]) -> list[Now]:
-    plan_of, standing = plans(settings), await tools.control.read_all()
-
-    def now(link: Link) -> Now:
-        plan = plan_of(link.claims)
-        return Now(
-            link,
-            plan,
-            limits_of(link.claims, plan, standing),
-            expiry_of(link.claims, plan, standing),
-            extended=standing.extended_to(link.claims) is not None,
-            revoked=standing.is_revoked(link.claims),
-        )
-
-    return [now(link) for link in links]
-
-
-async def _shown(settings: Settings, tools: Tools, now: Now) -> Shown:
-    claims = now.link.claims
-    shard = shard_of(claims.shard_key, settings.shards)
-    identities = [file.identity for file in claims.files]
-    used = await tools.ledger.usage(shard, claims.token_key, identities)
-    return Shown(now, used, await tools.ledger.token_usage(shard, claims.token_key))

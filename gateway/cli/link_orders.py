@@ -9,23 +9,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli.named import ends, named, one_of, which
+from gateway.cli.named import links_of, named, one_of, recorded, which
 from gateway.cli.options import config_option, duration, json_option
 from gateway.cli.output import print_json, print_line, utc, with_tools
 from gateway.policy.model import Claims
-from gateway.policy.shards import shard_of
-from gateway.policy.standing import Standing
 from gateway.services import linking
 from gateway.services.identifiers import now_ms
 
 if TYPE_CHECKING:
-    from gateway.bootstrap import Tools
+    from gateway.bootstrap.redis import Tools
     from gateway.settings import Settings
 
 _UNTIL = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[Tt ]([0-9:.]+)([Zz]|[+-][0-9]{2}:[0-9]{2}))?")
 
 
-def _until(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+def until_option(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
     """Callback of an option: Unix seconds of an RFC 3339 time, or of a date's last second in UTC."""
     if value is None:
         return None
@@ -51,10 +49,8 @@ def revoke(id_or_link: str | None, order: str | None, config: Path | None, as_js
 
     async def work(settings: Settings, tools: Tools) -> linking.Done:
         subject = await _subject(settings, tools, id_or_link, order)
-        standing = await tools.control.read_all()
-        return await linking.revoke(
-            subject, standing=standing, control=tools.control, events=tools.events, shards=settings.shards
-        )
+        record = recorded(settings, tools, "link.revoke", subject)
+        return await links_of(settings, tools).revoke(subject, record)
 
     one_of(id_or_link, order)
     done = with_tools(config, work)
@@ -71,7 +67,7 @@ def revoke(id_or_link: str | None, order: str | None, config: Path | None, as_js
 @click.command(epilog="Example: gateway link extend --order 10001 --until 2027-01-31")
 @which
 @click.option("--expires", callback=duration, help="How long it is to be valid from now, like 30d.")
-@click.option("--until", callback=_until, help="Until when: a date (its end, in UTC), or a time with its offset.")
+@click.option("--until", callback=until_option, help="Until when: a date (its end, in UTC), or a time with its offset.")
 @config_option
 @json_option
 def extend(  # noqa: PLR0917  # one parameter per option
@@ -83,31 +79,12 @@ def extend(  # noqa: PLR0917  # one parameter per option
     as_json: bool,
 ) -> None:
     """Move the expiry of a link, or of all links of an order; the links stay the same, expired ones work again."""
-    if until is not None and expires is None:
-        expires_at = until
-    elif expires is not None and until is None:
-        expires_at = now_ms() // 1000 + expires
-    else:
-        raise click.UsageError("give either --expires or --until")
+    expires_at = expiry(expires, until)
 
     async def work(settings: Settings, tools: Tools) -> linking.Done:
         subject = await _subject(settings, tools, id_or_link, order)
-        standing = await tools.control.read_all()
-        ends_at = ends(settings)
-        done = await linking.extend(
-            subject,
-            expires_at,
-            ends_at=lambda claims: ends_at(claims, Standing()),
-            standing=standing,
-            control=tools.control,
-            events=tools.events,
-            shards=settings.shards,
-        )
-        for claims in done.changed:
-            identities = [file.identity for file in claims.files]
-            shard = shard_of(claims.shard_key, settings.shards)
-            await tools.ledger.prolong(shard, claims.token_key, identities, expires_at)
-        return done
+        record = recorded(settings, tools, "link.extend", subject)
+        return await links_of(settings, tools).extend(subject, expires_at, record)
 
     one_of(id_or_link, order)
     done = with_tools(config, work)
@@ -117,6 +94,15 @@ def extend(  # noqa: PLR0917  # one parameter per option
         return
     which_links = f"the link {done.changed[0].token_id} is" if order is None else f"the order {order} is"
     print_line(f"{which_links} valid until {utc(expires_at)}{_kept(done) if order is not None else ''}")
+
+
+def expiry(expires: int | None, until: int | None) -> int:
+    """Unix seconds of whichever of --expires (seconds from now) and --until was given. Raises UsageError."""
+    if until is not None and expires is None:
+        return until
+    if expires is not None and until is None:
+        return now_ms() // 1000 + expires
+    raise click.UsageError("give either --expires or --until")
 
 
 def _order_revoked(order: str, done: linking.Done) -> str:

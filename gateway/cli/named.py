@@ -1,7 +1,9 @@
-"""Which links a command is about, by id, by the link itself or by order, and until when they are good."""
+"""Which links a command is about, by id, by the link itself or by order; who gives it, and what does it."""
 
 from __future__ import annotations
 
+import getpass
+import os
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -9,15 +11,18 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from gateway.errors import GatewayError, SettingsError
-from gateway.policy.decide import expiry_of, plan_of
+from gateway.policy.decide import plan_of
 from gateway.policy.links import Link
 from gateway.policy.model import Claims, Deny, Plan
 from gateway.policy.ruleset import NO_RULES, RuleSet
-from gateway.policy.standing import Standing, is_order_id
+from gateway.policy.standing import is_order_id
 from gateway.policy.tokens import parse
+from gateway.services.desk import LinkDesk, Record
+from gateway.services.linking import Subject
+from gateway.services.staff import acted, record
 
 if TYPE_CHECKING:
-    from gateway.bootstrap import Tools
+    from gateway.bootstrap.redis import Tools
     from gateway.settings import Settings
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -55,7 +60,7 @@ async def named(settings: Settings, tools: Tools, id_or_link: str | None, order:
 
 def _rules_or_none(settings: Settings) -> RuleSet:
     """The settings' rules; with a warning none where they are wrong, since the gateway may well run with older ones."""
-    from gateway.bootstrap import read_rules  # noqa: PLC0415  `gateway --help` does without
+    from gateway.bootstrap.files import read_rules  # noqa: PLC0415  `gateway --help` does without
 
     try:
         return read_rules(settings)
@@ -75,7 +80,36 @@ def plans(settings: Settings) -> Callable[[Claims], Plan]:
     return plan
 
 
-def ends(settings: Settings) -> Callable[[Claims, Standing], int]:
-    """Tells when a link ends, in Unix seconds: as extended, or by its token and its plan."""
-    plan = plans(settings)
-    return lambda claims, standing: expiry_of(claims, plan(claims), standing)
+def links_of(settings: Settings, tools: Tools) -> LinkDesk:
+    """What shows and changes links; where the rules file is wrong, without plans, and with a warning."""
+    from gateway.bootstrap.links import open_links  # noqa: PLC0415  `gateway --help` does without
+
+    rules = _rules_or_none(settings)
+    return open_links(settings, tools, lambda: rules)
+
+
+def links_strictly(settings: Settings, tools: Tools) -> LinkDesk:
+    """What makes links: it raises SettingsError where the rules file is wrong."""
+    from gateway.bootstrap.files import read_rules  # noqa: PLC0415  likewise
+    from gateway.bootstrap.links import open_links  # noqa: PLC0415  `gateway --help` does without
+
+    return open_links(settings, tools, lambda: read_rules(settings))
+
+
+def recorded(settings: Settings, tools: Tools, action: str, subject: Claims | Subject) -> Record:
+    """Puts on record who of the machine's users does this."""
+    order_id, token_id = subject.order_id, None
+    if isinstance(subject, Claims):
+        token_id = subject.token_id
+    elif order_id is None:
+        order_id, token_id = subject.links[0].order_id, subject.links[0].token_id
+    event = acted(staff_name(), action, order_id=order_id, token_id=token_id)
+    return lambda: record(event, tools.events, settings.shards)
+
+
+def staff_name() -> str:
+    """Whose command this is, as the operating system says; in a container there may be a number only."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):
+        return f"cli:{os.getuid()}"

@@ -37,19 +37,29 @@ class Done:
     revoked: tuple[Claims, ...]
 
 
-async def issue(
-    claims: Claims, created_ms: int, *, keys: KeySet, links: LinkRegistry, events: EventLog, shards: int
-) -> str:
-    """The token of a new link. Raises GatewayError where no key signs or the claims make no token, LedgerDown."""
+def sign(claims: Claims, keys: KeySet) -> str:
+    """The token of these claims. Raises GatewayError where no key signs or the claims make no token."""
     if keys.signing is None:
         raise GatewayError("keys: no key has use: sign, so no link can be made here; add one (gateway keys new)")
     try:
-        token = encode(claims, keys.signing)
+        return encode(claims, keys.signing)
     except ValueError as error:
         raise GatewayError(f"no link was made: {error}") from None
+
+
+async def register(claims: Claims, created_ms: int, *, links: LinkRegistry, events: EventLog, shards: int) -> None:
+    """Have a new link known (Unix ms). Raises LedgerDown."""
     await links.add(claims, created_ms)
     shard = shard_of(claims.shard_key, shards)
     await events.append(shard, new_event("link.created", new_id(), created_ms, _names(claims)))
+
+
+async def issue(
+    claims: Claims, created_ms: int, *, keys: KeySet, links: LinkRegistry, events: EventLog, shards: int
+) -> str:
+    """The token of a new link. Raises as `sign` and `register`."""
+    token = sign(claims, keys)
+    await register(claims, created_ms, links=links, events=events, shards=shards)
     return token
 
 
@@ -57,7 +67,7 @@ async def revoke(subject: Subject, *, standing: Standing, control: ControlLog, e
     """Revoke for good; a link that is revoked already stays so, without a second event.
 
     An order is revoked anew each time, since links may have been made elsewhere meanwhile. Raises GatewayError where
-    no link can be meant, or where all is in force but its event could not be written; LedgerDown.
+    no link can be meant; LedgerDown, also where all is in force but its event could not be written.
     """
     fresh, revoked = _by_revoked(subject, standing)
     told = [_names(claims) for claims in fresh]
@@ -68,6 +78,23 @@ async def revoke(subject: Subject, *, standing: Standing, control: ControlLog, e
     if subject.order_id is not None:
         await _outlive(time)
     return Done(fresh, revoked)
+
+
+def refuse_extension(
+    subject: Subject, expires_at: int, *, ends_at: Callable[[Claims], int], standing: Standing
+) -> None:
+    """Raises GatewayError for what `extend` would refuse."""
+    if expires_at <= now_ms() // 1000:
+        raise GatewayError("the new expiry lies in the past; write a later one, or end the link with `link revoke`")
+    if expires_at > TIME_MAX:
+        raise GatewayError("the new expiry lies beyond the year 9999; write an earlier one")
+    fresh, revoked = _by_revoked(subject, standing)
+    if not fresh and (revoked or _is_revoked_order(subject, standing)):
+        raise GatewayError("it is revoked, and that is final; make a new link with `link create`")
+    for claims in fresh:
+        if expires_at < ends_at(claims):
+            end = f"{rfc3339(ends_at(claims) * 1000)[:19]}Z"
+            raise GatewayError(f"the link {claims.token_id} is valid until {end} anyway; write a later time")
 
 
 async def extend(
@@ -85,17 +112,8 @@ async def extend(
     `ends_at` says when a link ends that is not extended: no extension may take from that. Raises GatewayError for a
     time that cannot be meant, where all links are revoked, or as `revoke` does; LedgerDown.
     """
-    if expires_at <= now_ms() // 1000:
-        raise GatewayError("the new expiry lies in the past; write a later one, or end the link with `link revoke`")
-    if expires_at > TIME_MAX:
-        raise GatewayError("the new expiry lies beyond the year 9999; write an earlier one")
+    refuse_extension(subject, expires_at, ends_at=ends_at, standing=standing)
     fresh, revoked = _by_revoked(subject, standing)
-    if not fresh and (revoked or _is_revoked_order(subject, standing)):
-        raise GatewayError("it is revoked, and that is final; make a new link with `link create`")
-    for claims in fresh:
-        if expires_at < ends_at(claims):
-            end = f"{rfc3339(ends_at(claims) * 1000)[:19]}Z"
-            raise GatewayError(f"the link {claims.token_id} is valid until {end} anyway; write a later time")
     told = [_names(claims) for claims in fresh] or [{"order.id": subject.order_id}]
     time = await _command(subject, fresh, expires_at, control)
     await _tell("link.extended", subject, told, events, shards)
@@ -135,7 +153,7 @@ async def _tell(
     try:
         await asyncio.gather(*(events.append(shard, new_event(kind, new_id(), now_ms(), each)) for each in told))
     except LedgerDown as error:
-        raise GatewayError(f"it is in force, but its event {kind} could not be written: {error}") from None
+        raise LedgerDown(f"it is in force, but its event {kind} could not be written: {error}") from None
 
 
 def _by_revoked(subject: Subject, standing: Standing) -> tuple[tuple[Claims, ...], tuple[Claims, ...]]:

@@ -1,12 +1,11 @@
 """The listener for ops, served by the supervisor, so that it answers while workers are down.
 
-Health and readiness are open; metrics and the API ask for the bearer token (RFC 6750 §2.1), and without one configured
-they are shut.
+Health and readiness are open; metrics and the API ask for the bearer token of a user (RFC 6750 §2.1), and where the
+settings name none they are shut.
 """
 
 from __future__ import annotations
 
-import hmac
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,6 +15,10 @@ from typing import Protocol
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from gateway.web.api.calls import ROOT
+from gateway.web.api.problems import Problem
+from gateway.web.api.routes import USER, Api
+from gateway.web.api.users import User, identify
 from gateway.web.status import WorkerView
 
 _PLAIN = "text/plain"
@@ -33,27 +36,24 @@ class Supervised(Protocol):
         """All metrics in Prometheus' text format."""
 
 
-def build_management(supervised: Supervised, token: str | None) -> web.Application:
-    """The application behind `management.listen`."""
+def build_management(supervised: Supervised, users: Sequence[User], api: Api | None = None) -> web.Application:
+    """The application behind `management.listen`; without an `api` only its own pages."""
     pages = _Pages(supervised)
-    app = web.Application(middlewares=[_guard(token)])
+    app = web.Application(middlewares=[_guard(users)])
     app.router.add_get("/", pages.status_page)
     app.router.add_get("/healthz", pages.healthz)
     app.router.add_get("/readyz", pages.readyz)
     app.router.add_get("/metrics", pages.metrics)
     app.router.add_get("/api/workers", pages.workers)
+    if api is not None:
+        api.add_to(app)
     return app
 
 
-def _guard(token: str | None) -> Middleware:
+def _guard(users: Sequence[User]) -> Middleware:
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        # Before routing's 404, so that a stranger does not learn which addresses exist.
-        if request.path == "/metrics" or request.path.startswith("/api/"):
-            refusal = _refusal(token, request.headers.get("Authorization", ""))
-            if refusal is not None:
-                return refusal
-        response = await handler(request)
+        response = await _guarded(request, handler, users)
         response.headers.setdefault("Cache-Control", "no-store")
         response.headers.setdefault("Server", "download-gateway")
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
@@ -62,17 +62,39 @@ def _guard(token: str | None) -> Middleware:
     return guard
 
 
-def _refusal(token: str | None, authorization: str) -> web.Response | None:
-    if not token:
-        text = "No management.token is configured, so metrics and the API are off: set one.\n"
-        return web.Response(status=403, text=text, content_type=_PLAIN)
-    scheme, _, given = authorization.partition(" ")
-    # Bytes, because compare_digest refuses text that is not ASCII; headers arrive with surrogate escapes.
-    same = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token.encode())
-    if scheme.lower() == "bearer" and same:
-        return None
-    headers = {"WWW-Authenticate": 'Bearer realm="download-gateway"'}
-    return web.Response(status=401, text="Send the management token as a bearer token.\n", headers=headers)
+async def _guarded(request: web.Request, handler: Handler, users: Sequence[User]) -> web.StreamResponse:
+    # As the router reads it, with %2F and the like undone: what leads to a handler is guarded, however it is spelt.
+    path = request.rel_url.path
+    # Before routing's 404, so that a stranger does not learn which addresses exist.
+    if path != "/metrics" and not path.startswith("/api/"):
+        return await handler(request)
+    user = identify(users, request.headers.get("Authorization", ""))
+    if user is None:
+        return _refusal(path, is_shut=not users)
+    USER.set(user)
+    try:
+        return await handler(request)
+    except web.HTTPNotFound:
+        if not path.startswith(f"{ROOT}/"):
+            raise
+        return Problem(404, "call.unknown", f"There is no such call; GET {ROOT}/openapi.json lists them.").response()
+    except web.HTTPMethodNotAllowed as error:
+        if not path.startswith(f"{ROOT}/"):
+            raise
+        methods = ", ".join(sorted(error.allowed_methods))
+        return Problem(405, "method.not_allowed", f"Use {methods} here.", {"Allow": methods}).response()
+
+
+def _refusal(path: str, *, is_shut: bool) -> web.Response:
+    if is_shut:
+        text = "No management.token and no management.users are configured, so metrics and the API are off: set one."
+        refused = Problem(403, "management.shut", text)
+    else:
+        headers = {"WWW-Authenticate": 'Bearer realm="download-gateway"'}
+        refused = Problem(401, "token.wrong", "Send the token of a management user as a bearer token.", headers)
+    if path.startswith("/api/"):
+        return refused.response()
+    return web.Response(status=refused.status, text=f"{refused}\n", headers=refused.headers, content_type=_PLAIN)
 
 
 class _Pages:
@@ -142,7 +164,7 @@ th, td {{ border-bottom: 1px solid; padding: .3rem .5rem; text-align: left }}
 </tbody>
 </table>
 {_files(views)}
-<p>Metrics at <code>/metrics</code> and data at <code>/api/workers</code>, both with the bearer token.</p>
+<p>Metrics at <code>/metrics</code> and data at <code>/api/workers</code>, both with a bearer token.</p>
 </html>
 """
 

@@ -12,6 +12,7 @@ import click
 from aiohttp import web
 
 from gateway.errors import GatewayError, SettingsError
+from gateway.web.api.users import User
 from gateway.web.listener import close_all, open_sockets
 from gateway.web.status import WorkerStatus
 from gateway.web.supervisor import Plan, supervise
@@ -92,7 +93,8 @@ def gateway(workers: int, drain: float) -> None:
         try:
             command = (sys.executable, __file__, "work", "--drain", str(drain))
             management = open_sockets("127.0.0.1", 0)
-            return await supervise(Plan(command, workers, sockets, management, drain, click.echo, "management-token"))
+            users = (User("token", "ops", "management-token"),)
+            return await supervise(Plan(command, workers, sockets, management, drain, click.echo, users))
         finally:
             close_all(sockets)
 

@@ -13,9 +13,13 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from pydantic import SecretStr
+from yarl import URL
 
 from gateway.errors import SettingsError
 from gateway.services.faults import describe
+from gateway.settings_sections import ManagementSettings, UserSettings
+from gateway.web.api.users import User, users_of
 from gateway.web.listener import close_all, open_sockets, tls_context
 from gateway.web.management import build_management
 from gateway.web.metrics import FOLDER_VARIABLE, REGISTRY, SLOT_VARIABLE, SupervisorMetrics, metrics_folder
@@ -39,7 +43,8 @@ class Supervised:
 
 
 def client(*views: WorkerView, token: str | None = TOKEN) -> TestClient[web.Request, web.Application]:
-    return TestClient(TestServer(build_management(Supervised(*views), token)))
+    users = (User("token", "ops", token),) if token else ()
+    return TestClient(TestServer(build_management(Supervised(*views), users)))
 
 
 async def test_how_much_of_the_token_was_right_is_not_to_be_timed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,6 +60,26 @@ async def test_how_much_of_the_token_was_right_is_not_to_be_timed(monkeypatch: p
             async with session.get("/metrics", headers={"Authorization": f"Bearer {given}"}) as response:
                 assert response.status == status
     assert compared == [(TOKEN.encode(), TOKEN.encode()), (TOKEN[:-1].encode(), TOKEN.encode())]
+
+
+async def test_everybody_in_the_settings_is_let_in_and_nobody_else() -> None:
+    anna = UserSettings(name="anna", token=SecretStr("annas own token"), role="read-only")
+    management = ManagementSettings(token=SecretStr(TOKEN), users=(anna,))
+    users = users_of(management)
+    assert [(user.name, user.role) for user in users] == [("token", "ops"), ("anna", "read-only")]
+    assert "own token" not in repr(users)
+    async with TestClient(TestServer(build_management(Supervised(READY), users))) as session:
+        for token, status in ((TOKEN, 200), ("annas own token", 200), ("annas", 401), ("", 401)):
+            for path in ("/metrics", "/api/workers", "/%61pi/workers"):
+                answer = await session.get(URL(path, encoded=True), headers={"Authorization": f"Bearer {token}"})
+                assert (path, token, answer.status) == (path, token, status)
+
+
+async def test_what_the_api_refuses_is_a_problem_document() -> None:
+    async with client(READY) as session:
+        answer = await session.get("/api/workers")
+        assert answer.headers["Content-Type"].startswith("application/problem+json")
+        assert (await answer.json())["reason"] == "token.wrong"
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/api/workers", "/api/unknown"])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from gateway.web.api.users import User
 from gateway.web.management import build_management
 from gateway.web.status import InForce, Report, WorkerStatus, WorkerView
 
@@ -32,7 +33,7 @@ def status(version: str, wrong: str = "") -> WorkerStatus:
 
 async def test_files_in_force_behind_the_token_and_on_the_page() -> None:
     supervised = Supervised(status("aaa"), status("aaa"), status("aaa", WRONG), status("bbb"))
-    async with TestClient(TestServer(build_management(supervised, "token"))) as session:
+    async with TestClient(TestServer(build_management(supervised, [User("token", "ops", "token")]))) as session:
         workers = (await (await session.get("/api/workers", headers=TOKEN)).json())["workers"]
         assert workers[2]["files"]["rules"] == {"version": "aaa", "wrong": WRONG}
         assert workers[3]["files"]["rules"] == {"version": "bbb", "wrong": ""}
