@@ -6,6 +6,7 @@ Stream ids are Redis's own clock in ms, so `since` goes by that clock.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from heapq import heapify, heappop, heapreplace
 
@@ -16,6 +17,8 @@ from gateway.backends.redis_shards import RedisShards, meta_key
 from gateway.errors import LedgerDown
 from gateway.ports import Fields
 
+log = logging.getLogger(__name__)
+
 Entry = tuple[str, dict[str, str]]
 """An event's id in its stream (`ms-n`), and its fields."""
 
@@ -23,6 +26,9 @@ PAGE = 500
 BLOCK_MS = 250
 """Below every reply timeout that a client may have been given."""
 QUEUE = 1000
+WEBHOOK_GROUP = "webhook:"
+FORSAKEN_MS = 7 * 86_400_000
+"""A group that no background worker has asked for so long has none any more; one that runs asks every second."""
 
 
 class RedisEventLog:
@@ -112,6 +118,7 @@ class RedisEventLog:
 
         Raises LedgerDown.
         """
+        await forsake(self._wire, stream(shard))
         seconds, _ = await self._wire.execute("TIME")
         oldest_kept = min([(max(int(seconds) - keep_seconds, 0) * 1000, 0), *await self._unread(shard)])
         removed = 0
@@ -152,6 +159,24 @@ class RedisEventLog:
             for entry in _streamed(streams):
                 last = entry[0]
                 await queue.put((shard, entry))
+
+
+async def forsake(wire: Wire, key: str) -> None:
+    """Remove the groups of webhooks' endpoints that no gateway's settings have any more: nothing would be trimmed.
+
+    Raises LedgerDown.
+    """
+    if not await wire.execute("EXISTS", key):
+        return
+    for group in await wire.execute("XINFO GROUPS", key):
+        name = str(group["name"])
+        if not name.startswith(WEBHOOK_GROUP):
+            continue
+        consumers = await wire.execute("XINFO CONSUMERS", key, name)
+        # One without any consumer has only just been made.
+        if consumers and all(int(consumer["idle"]) > FORSAKEN_MS for consumer in consumers):
+            log.warning("the group %s of %s is of an endpoint that is gone from webhooks:, and is removed", name, key)
+            await wire.execute("XGROUP DESTROY", key, name)
 
 
 def stream(shard: int) -> str:
