@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway import bootstrap
 from gateway.backends import s3
+from gateway.bootstrap import origin as wiring
 from gateway.settings import load
 from gateway.settings_sections import OriginSettings
 
@@ -32,7 +32,7 @@ def test_every_setting_of_the_origin_reaches_the_store(tmp_path: Path, monkeypat
     file.write_text(f"issuer: s\nredis: redis://127.0.0.1\n{KEYS}\norigin: {{{origin}}}\n")
     given: dict[str, object] = {}
     monkeypatch.setattr(s3, "S3Store", lambda url, **options: given.update(options, url=url))
-    bootstrap.open_store(load(file, {}))
+    wiring.open_store(load(file, {}))
     wire = given.pop("wire")
     assert (wire.connect_timeout, wire.read_timeout) == (7, 8)
     assert given == {name: value for name, value in ORIGIN.items() if not name.endswith("_timeout")}

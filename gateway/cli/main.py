@@ -18,10 +18,14 @@ from gateway.errors import GatewayError
 COMMANDS = {
     "demo": ("gateway.cli.demo:demo", "The whole thing on this machine, with sample files and links to try."),
     "serve": ("gateway.cli.serve:serve", "Run the gateway."),
+    "worker": ("gateway.cli.serve:background", "Fulfil orders, send mails and webhooks, beside a running gateway."),
     "link": ("gateway.cli.link:link", "Create, look up, revoke and extend links."),
     "order": ("gateway.cli.order:order", "What happened to an order, and why."),
+    "mail": ("gateway.cli.mail:mail", "See, try and follow the mails to buyers."),
     "events": ("gateway.cli.events:events", "Read the events."),
     "keys": ("gateway.cli.keys:keys", "Make signing keys."),
+    "hooks": ("gateway.cli.hooks:hooks", "Try the webhooks of the shops."),
+    "webhooks": ("gateway.cli.webhooks:webhooks", "Try the webhooks to the shop."),
     "doctor": ("gateway.cli.doctor:doctor", "Check everything that the gateway stands on."),
     "_worker": ("gateway.cli.serve:worker", ""),
 }

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.cli.options import config_option, json_option
+from gateway.cli.order_book import book_entry
+from gateway.cli.order_changes import grant, resend, restore, revoke
+from gateway.cli.order_extend import extend
 from gateway.cli.order_why import why
 from gateway.cli.output import print_json, print_line, with_tools
 from gateway.policy.shards import shard_of
 from gateway.policy.units import human_size
 
 if TYPE_CHECKING:
-    from gateway.bootstrap import Tools
+    from gateway.bootstrap.redis import Tools
     from gateway.settings import Settings
 
 ENDINGS = ("download.finished", "download.lost")
@@ -28,6 +31,24 @@ SHOWN = {
     "download.finished": "downloaded",
     "download.lost": "lost",
     "download.denied": "denied",
+    "order.received": "ordered",
+    "order.paid": "paid",
+    "order.unpaid": "unpaid",
+    "order.confirmed": "confirmed",
+    "order.granted": "granted",
+    "order.nothing": "nothing",
+    "order.refunded": "refunded",
+    "order.cancelled": "cancelled",
+    "order.charged_back": "charged back",
+    "order.withdrawn": "taken back",
+    "order.restored": "given back",
+    "order.renewed": "renewed",
+    "mail.queued": "to mail",
+    "mail.accepted": "mailed",
+    "mail.deferred": "mail waits",
+    "mail.failed": "mail failed",
+    "mail.bounced": "mail bounced",
+    "staff.acted": "staff",
 }
 """What each type of event is called in the timeline."""
 
@@ -37,15 +58,18 @@ def order() -> None:
     """What happened to an order, and why."""
 
 
-order.add_command(why)
+for command in (why, revoke, restore, resend, extend, grant):
+    order.add_command(command)
 
 
 @order.command(epilog="Example: gateway order show 10001 --json")
-@click.argument("order_id", metavar="ORDER")
+@click.argument("name", metavar="ORDER")
 @config_option
 @json_option
-def show(order_id: str, config: Path | None, as_json: bool) -> None:
-    """An order's timeline: created, opened, downloaded, denied; from where, how much and how long."""
+def show(name: str, config: Path | None, as_json: bool) -> None:
+    """An order's timeline: paid, mailed, opened, downloaded, denied; from where, how much and how long."""
+    entry = book_entry(config, name)
+    order_id = name if entry is None else entry.order.order_id
 
     async def work(settings: Settings, tools: Tools) -> tuple[int, list[dict[str, str]]]:
         shard = shard_of(order_id, settings.shards)
@@ -54,13 +78,16 @@ def show(order_id: str, config: Path | None, as_json: bool) -> None:
         return len(await tools.links.of_order(order_id)), events
 
     links, events = with_tools(config, work)
-    if not links and not events:
+    if not links and not events and entry is None:
         raise click.ClickException(f"nothing is known of order {order_id}; check its id with `gateway link list`")
     steps = timeline(events)
     if as_json:
-        print_json({"order": order_id, "links": links, "timeline": steps})
+        known = {} if entry is None else {"book": entry.document()}
+        print_json({"order": order_id, "links": links, "timeline": steps, **known})
         return
     print_line(f"order {order_id}: {links} link{'' if links == 1 else 's'}")
+    for line in () if entry is None else entry.lines():
+        print_line(line)
     for step in steps:
         print_line(told(step))
 
@@ -85,13 +112,20 @@ def timeline(events: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
 
 def told(step: Mapping[str, str]) -> str:
     """A step as one line for people."""
-    parts = [_second(step.get("time", "")), f"{step['what']:<11}"]
+    parts = [_second(step.get("time", "")), f"{step['what']:<12}"]
     if step["what"] == "denied":
         parts.append(step.get("reason", "") + (f" ({step['rule']})" if "rule" in step else ""))
     if "file.key" in step:
         parts.append(step["file.key"])
     elif step["what"] in ("created", "revoked", "extended"):
         parts.append(f"link {step.get('token.id', '')}")
+    if step["what"] == "staff":
+        refused = step.get("http.response.status_code", "2")[0] != "2"
+        parts.append(f"{step.get('staff.name', '')}: {step.get('staff.action', '')}{', refused' if refused else ''}")
+    if "line.id" in step:
+        parts.append(f"line {step['line.id']} {step.get('line.title', '')}".strip())
+    if step.get("type", "").startswith("mail."):
+        parts.append(step.get("mail.answer") or step.get("reason", ""))
     parts += [part for part in (_bytes(step), _duration(step), _origin(step), _result(step)) if part]
     return "  ".join(parts)
 

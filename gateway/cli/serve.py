@@ -1,4 +1,4 @@
-"""`gateway serve`, and the hidden `gateway _worker` that it starts for each worker.
+"""`gateway serve` and `gateway worker`, and the hidden `gateway _worker` that both start for each process.
 
 Settings are read again by every worker, so that no secret stands on a command line.
 """
@@ -19,6 +19,8 @@ from gateway.cli.options import config_option
 from gateway.cli.output import read_settings
 from gateway.errors import GatewayError, SettingsError
 from gateway.settings import Settings, notes, unsupported
+from gateway.web.api.opening import open_api
+from gateway.web.api.users import users_of
 from gateway.web.listener import close_all, open_sockets, tls_context
 from gateway.web.status import WorkerStatus
 from gateway.web.supervisor import Plan, supervise, worker_command
@@ -44,34 +46,54 @@ def serve(config: Path | None, workers: int | None) -> None:
     sys.exit(status)
 
 
+@click.command("worker", epilog="Example: gateway worker --config config/gateway.yaml")
+@config_option
+def background(config: Path | None) -> None:
+    """Fulfil orders, send mails and webhooks, until SIGTERM or Ctrl-C. `serve` does that too: this is one more."""
+    _log_to_stderr("gateway")
+    try:
+        settings = _settings(config)
+        if not settings.has_background:
+            raise SettingsError(
+                "neither orders: nor webhooks: is set, so there is nothing to do; see docs/orders.md, docs/webhooks.md"
+            )
+        _check(settings)
+        status = asyncio.run(_supervise(settings, config, 0))
+    except GatewayError as error:
+        raise click.ClickException(str(error)) from error
+    sys.exit(status)
+
+
 @click.command(hidden=True)
 @config_option
-@click.option("--listen-fd", "listen_fds", type=int, multiple=True, required=True)
+@click.option("--listen-fd", "listen_fds", type=int, multiple=True, help="None: work in the background.")
 @click.option("--status-fd", type=int, required=True)
 @click.option("--workers", type=int, required=True, help="How many share the machine.")
 def worker(config: Path | None, listen_fds: tuple[int, ...], status_fd: int, workers: int) -> None:
     """One worker of `gateway serve`, which alone starts it."""
     _log_to_stderr("worker")
     try:
-        settings = _settings(config).model_copy(update={"workers": workers})
+        settings = _settings(config).model_copy(update={"workers": max(workers, 1)})
         tls = tls_context(settings.tls.certificate, settings.tls.key) if settings.tls else None
     except GatewayError as error:
         sys.exit(refuse_to_start(status_fd, str(error)))
     options = WorkerOptions(listen_fds, status_fd, settings.drain, tls)
 
     async def application(status: WorkerStatus) -> web.Application:
-        from gateway.web.app import build_app  # noqa: PLC0415  the supervisor has no use for the application
+        from gateway.web.app import build_app, build_background  # noqa: PLC0415  the supervisor has no use for them
 
-        return await build_app(settings, status)
+        return await (build_app if listen_fds else build_background)(settings, status)
 
     sys.exit(run_worker(options, application))
 
 
 def _check(settings: Settings) -> None:
     """What would keep every worker from starting, or must keep them, once and here. Raises SettingsError."""
-    if settings.rules is None and settings.geo is None and settings.origin.kind == "file":
+    files = (settings.rules, settings.geo, settings.products)
+    if not any(files) and settings.origin.kind == "file":
         return
-    from gateway.bootstrap import check_policy, refuse_public_bucket  # noqa: PLC0415  it imports all there is
+    from gateway.bootstrap.files import check_policy  # noqa: PLC0415  it imports all there is
+    from gateway.bootstrap.origin import refuse_public_bucket  # noqa: PLC0415  likewise
 
     check_policy(settings)
     asyncio.run(refuse_public_bucket(settings))
@@ -87,10 +109,10 @@ def _settings(config: Path | None) -> Settings:
 async def _supervise(settings: Settings, config: Path | None, workers: int) -> int:
     if settings.tls is not None:
         tls_context(settings.tls.certificate, settings.tls.key)
-    token = settings.management.token
-    public = open_sockets(settings.listen.host, settings.listen.port)
+    public = open_sockets(settings.listen.host, settings.listen.port) if workers else ()
     try:
-        management = open_sockets(settings.management.listen.host, settings.management.listen.port)
+        listen = settings.management.listen
+        management = open_sockets(listen.host, listen.port) if workers else ()
         plan = Plan(
             command=worker_command(*(("--config", str(config)) if config else ()), "--workers", str(workers)),
             workers=workers,
@@ -98,8 +120,10 @@ async def _supervise(settings: Settings, config: Path | None, workers: int) -> i
             management=management,
             drain=settings.drain,
             announce=click.echo,
-            management_token=token.get_secret_value() if token else None,
+            users=users_of(settings.management),
+            api=open_api(settings) if workers else None,
             scheme="https" if settings.tls else "http",
+            background=int(settings.has_background),
         )
         async with _embedded_redis(settings):
             return await supervise(plan)
@@ -113,7 +137,7 @@ async def _embedded_redis(settings: Settings) -> AsyncIterator[None]:
     if not settings.redis.get_secret_value().startswith("embedded://"):
         yield
         return
-    from gateway.bootstrap import hold_embedded_redis  # noqa: PLC0415  the supervisor needs nothing else of it
+    from gateway.bootstrap.redis import hold_embedded_redis  # noqa: PLC0415  the supervisor needs nothing else of it
 
     async with hold_embedded_redis(settings):
         yield

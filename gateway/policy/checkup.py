@@ -31,6 +31,9 @@ Check = Literal[
     "files",
     "geo",
     "rules",
+    "products",
+    "orders",
+    "mail",
     "clock",
 ]
 CHECKS: tuple[str, ...] = get_args(Check)
@@ -206,7 +209,9 @@ def of_public_url(public_url: str | None, listens_with_tls: bool) -> Line:
     return Line("ok", "public_url", public_url)
 
 
-def of_management(token: str | None) -> Line:
+def of_management(token: str | None, users: int = 0) -> Line:
+    if token is None and users:
+        return Line("ok", "management", f"{users} users have tokens of their own")
     if token is None:
         return Line("warn", "management", "has no token, so metrics and API are closed; set management.token")
     if len(token) < TOKEN_LENGTH:

@@ -20,6 +20,7 @@ from gateway.policy.model import (
     Place,
     Plan,
 )
+from gateway.policy.orders import Holding
 from gateway.policy.reasons import Reason
 from gateway.policy.ruleset import RuleSet
 from gateway.policy.standing import Standing
@@ -27,11 +28,15 @@ from gateway.policy.standing import Standing
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a decision rests on besides the request. `standing` grows, everything else is replaced as a whole."""
+    """What a decision rests on besides the request. `standing` grows, everything else is replaced as a whole.
+
+    `holding` is None for a token without an order, and for an order that is not in the order book.
+    """
 
     rules: RuleSet
     standing: Standing
     external_hosts: Collection[str] = ()
+    holding: Holding | None = None
 
 
 def requested_file(claims: Claims, number: int) -> FileEntry | Deny:
@@ -72,6 +77,8 @@ def _decide(
 ) -> Decision:
     if policy.standing.is_revoked(claims):
         return Deny(Reason.TOKEN_REVOKED)
+    if policy.holding is not None and (lost := lost_by(policy.holding, file, now)) is not None:
+        return Deny(lost)
     if claims.ip and not any(request.client_address in network for network in claims.ip):
         return Deny(Reason.TOKEN_IP)
     if _outlives(claims, plan, now) and policy.standing.extended_to(claims) is None:
@@ -104,6 +111,16 @@ def _decide(
         rule=verdict.rule,
         would_deny=verdict.would_deny,
     )
+
+
+def lost_by(holding: Holding, file: FileEntry, now: float) -> Reason | None:
+    """Why the order does not give its buyer this file now (Unix s), or None where it does."""
+    if not holding.paid:
+        return Reason.ORDER_UNPAID
+    if file.identity not in holding.until:
+        return Reason.TOKEN_REVOKED
+    ends = holding.until[file.identity]
+    return Reason.TOKEN_EXPIRED if ends is not None and ends <= now else None
 
 
 def _outlives(claims: Claims, plan: Plan, now: float) -> bool:

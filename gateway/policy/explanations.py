@@ -66,6 +66,11 @@ REFUSED: Mapping[Reason, Explanation] = MappingProxyType(
             "somebody was logged in to another account than the one that bought it",
             "ask the buyer to log in to the account of the order",
         ),
+        Reason.ORDER_UNPAID: Explanation(
+            "buyer",
+            "the shop has not said that the order is paid, or not confirmed it",
+            "see in the shop whether the payment has arrived; when the shop says so, the same link works",
+        ),
         Reason.RULE_DENIED: Explanation(
             "rule",
             "the rule {rule} of the rules file refuses it",
@@ -124,6 +129,9 @@ REFUSED: Mapping[Reason, Explanation] = MappingProxyType(
         Reason.REDIS_DOWN: Explanation("gateway", "Redis could not be asked", f"{_DOCTOR}; {_WAIT}", lasts=False),
         Reason.GEO_DOWN: Explanation(
             "gateway", "the geo data could not be used", f"{_DOCTOR}; replace the geo file it names", lasts=False
+        ),
+        Reason.ORDERS_DOWN: Explanation(
+            "gateway", "the order book could not be asked", f"{_DOCTOR}; {_WAIT}", lasts=False
         ),
         Reason.OVERLOAD: Explanation(
             "gateway",

@@ -219,14 +219,26 @@ Decision = Allow | Deny
 
 
 @dataclass(frozen=True, slots=True)
+class Sums:
+    """Checksums of an object's bytes, as far as they are known: SHA-256 in hex, or "", and CRC-32, or None."""
+
+    sha256: str = ""
+    crc32: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StoredObject:
-    """What the store says of one version of an object. `etag` is strong and quoted; `last_modified` Unix s."""
+    """What the store says of one version of an object. `etag` is strong and quoted; `last_modified` Unix s.
+
+    `sums` are those that the store keeps beside it.
+    """
 
     key: str
     size: int
     etag: str
     last_modified: int
     content_type: str
+    sums: Sums = Sums()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ class Reason(Enum):
     TOKEN_NOT_YET = ("token.not_yet", 403)
     TOKEN_IP = ("token.ip", 403)
     ACCOUNT_OTHER = ("account.other", 403)
+    ORDER_UNPAID = ("order.unpaid", 403)
     RULE_DENIED = ("rule.denied", 403)
     LIMIT_NETWORKS = ("limit.networks", 403)
     LIMIT_DEVICES = ("limit.devices", 403)
@@ -31,6 +32,7 @@ class Reason(Enum):
     ORIGIN_TIMEOUT = ("origin.timeout", 504)
     REDIS_DOWN = ("redis.down", 503)
     GEO_DOWN = ("geo.down", 503)
+    ORDERS_DOWN = ("orders.down", 503)
     OVERLOAD = ("overload", 503)
     DRAINING = ("draining", 503)
 

@@ -7,6 +7,7 @@ from gateway.errors import (
     GatewayError,
     GeoDown,
     LedgerDown,
+    OrdersDown,
     OriginChanged,
     OriginTimeout,
 )
@@ -15,6 +16,7 @@ from gateway.policy.reasons import Reason
 _REASONS: dict[type[GatewayError], Reason] = {
     LedgerDown: Reason.REDIS_DOWN,
     GeoDown: Reason.GEO_DOWN,
+    OrdersDown: Reason.ORDERS_DOWN,
     FileMissing: Reason.FILE_MISSING,
     OriginChanged: Reason.ORIGIN_CHANGED,
     OriginTimeout: Reason.ORIGIN_TIMEOUT,
@@ -22,5 +24,5 @@ _REASONS: dict[type[GatewayError], Reason] = {
 
 
 def reason_of(error: GatewayError) -> Reason:
-    """The refusal for an error of ledger, geo data or origin; what is not in the table is a failed origin."""
+    """The refusal for an error of ledger, order book, geo data or origin; any other is a failed origin."""
     return next((reason for kind, reason in _REASONS.items() if isinstance(error, kind)), Reason.ORIGIN_DOWN)

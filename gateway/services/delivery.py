@@ -65,7 +65,7 @@ class Delivery:
         self._first: Body | None = None
         self._rate = admitted.rate
         self._paced_to = 0
-        self._running = Running(reservation, admitted.claims)
+        self._running = Running(reservation, admitted.claims, admitted.file)
         self._channel: Channel | None = None
         settlement.begin(self._running)
 

@@ -10,13 +10,13 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from gateway.errors import FileMissing, GeoDown, LedgerDown, OriginError
+from gateway.errors import GatewayError, LedgerDown, OrdersDown
 from gateway.policy.counting import CountingRules
-from gateway.policy.decide import Policy, decide, plan_of, requested_file
+from gateway.policy.decide import Policy, decide, lost_by, plan_of, requested_file
 from gateway.policy.device import identify
 from gateway.policy.events import new_event
 from gateway.policy.keys import KeySet
@@ -33,6 +33,7 @@ from gateway.policy.model import (
     Reservation,
     StoredObject,
 )
+from gateway.policy.orders import Holding
 from gateway.policy.reasons import Reason
 from gateway.policy.record import describe
 from gateway.policy.ruleset import RuleSet
@@ -43,18 +44,17 @@ from gateway.services.broken import reason_of
 from gateway.services.control import Control
 from gateway.services.flood import FloodLimit
 from gateway.services.identifiers import new_id, now_ms
+from gateway.services.reserving import Reserving
 from gateway.services.responding import ResponsePlan, plan_redirect, plan_response
 
 log = logging.getLogger(__name__)
 
 TOKENS_CACHED = 4096
 SERVER_ERROR = 500
-PLACE_PATIENCE = 0.4
-PLACE_RETRY = 0.03
-"""Both in seconds; a settlement takes 20 to 50 ms."""
 RETRY_AFTER = {
     Reason.REDIS_DOWN: 2,
     Reason.GEO_DOWN: 30,
+    Reason.ORDERS_DOWN: 5,
     Reason.OVERLOAD: 5,
     Reason.DRAINING: 2,
     Reason.LIMIT_CONCURRENT: 10,
@@ -78,6 +78,7 @@ class Admitted:
 
     request: DownloadRequest
     claims: Claims
+    file: FileEntry
     stored: StoredObject
     plan: ResponsePlan
     reservation: Reservation | None
@@ -92,9 +93,11 @@ class Admitted:
 class Opened:
     """Yes to a link page: those of the link's files that may be had from here, each by its number from 1."""
 
-    files: Sequence[tuple[int, FileEntry]]
+    files: Sequence[tuple[int, Allow]]
     expires_at: int
     may_view: bool
+    claims: Claims
+    shard: int
 
 
 @dataclass(slots=True)
@@ -107,6 +110,7 @@ class _Case:
     claims: Claims | None = None
     file: FileEntry | None = None
     place: Place | None = None
+    holding: Holding | None = None
 
     def described(
         self, decision: Allow | Deny, stored: StoredObject | None = None, asked: int | None = None
@@ -136,6 +140,8 @@ class Grounds:
     ready: Callable[[], bool]
     """Whether everything that was ordered of links is known; where not, nobody may be let in."""
     external_hosts: frozenset[str]
+    holding: Callable[[str | None], Awaitable[Holding | None]]
+    """What the order of this id gives its buyer; None where there is nothing to ask. Raises OrdersDown."""
 
 
 class Gatekeeper:
@@ -157,6 +163,7 @@ class Gatekeeper:
         self._grounds = grounds
         self._control = grounds.control
         self._ledger = ledger
+        self._reserving = Reserving(ledger, forsake)
         self._events = events
         self._store = store
         self._counting = counting
@@ -164,7 +171,6 @@ class Gatekeeper:
         self._device_secret = b""
         self._forsake = forsake
         self._tokens: OrderedDict[str, Claims] = OrderedDict()
-        self._tasks: set[asyncio.Task[Reservation | Deny]] = set()
         self._flood = FloodLimit()
 
     def agreed(self, device_secret: str) -> None:
@@ -200,12 +206,12 @@ class Gatekeeper:
             return await self._refuse(file, case)
         case.file = file
         try:
-            case.place = self._locate(request)
+            await self._gather(case, claims)
             decision = self._decide(case, claims, file)
             if isinstance(decision, Deny):
                 return await self._refuse(decision, case)
             return await self._reserve_for(case, claims, decision, fresh=fresh)
-        except (GeoDown, LedgerDown, OriginError, FileMissing) as error:
+        except GatewayError as error:
             log.warning("request %s was refused: %s", request.request_id, error)
             return await self._refuse(Deny(reason_of(error)), case)
 
@@ -226,8 +232,8 @@ class Gatekeeper:
             return await self._refuse(claims, case)
         case.claims = claims
         try:
-            case.place = self._locate(request)
-        except GeoDown as error:
+            await self._gather(case, claims)
+        except GatewayError as error:
             log.warning("request %s was refused: %s", request.request_id, error)
             return await self._refuse(Deny(reason_of(error)), case)
         decisions = [self._decide(case, claims, file) for file in claims.files]
@@ -243,8 +249,9 @@ class Gatekeeper:
         if request.method == "GET" and self._flood.allows(claims):
             await self._log("link.opened", case, case.described(allowed))
         plan = plan_of(claims, case.rules)
-        files = [(n, each.file) for n, each in enumerate(decisions, 1) if isinstance(each, Allow)]
-        return Opened(files, expires_at, isinstance(plan, Plan) and plan.view)
+        files = [(n, each) for n, each in enumerate(decisions, 1) if isinstance(each, Allow)]
+        shard = shard_of(claims.shard_key, self._shards)
+        return Opened(files, expires_at, isinstance(plan, Plan) and plan.view, claims, shard)
 
     async def refuse(self, reason: Reason, request: DownloadRequest) -> Refused:
         """A refusal that is not the policy's (draining, overload), with its event where the token is genuine."""
@@ -261,9 +268,11 @@ class Gatekeeper:
     def _case(self, request: DownloadRequest) -> _Case:
         return _Case(request, self._grounds.rules(), identify(request, self._device_secret))
 
-    def _locate(self, request: DownloadRequest) -> Place:
+    async def _gather(self, case: _Case, claims: Claims) -> None:
+        """Raises GeoDown, OrdersDown."""
         geo = self._grounds.geo()
-        return Place() if geo is None else geo.look_up(request.client_address)
+        case.place = Place() if geo is None else geo.look_up(case.request.client_address)
+        case.holding = await self._grounds.holding(claims.order_id)
 
     def _decide(self, case: _Case, claims: Claims, file: FileEntry) -> Decision:
         return decide(
@@ -272,7 +281,7 @@ class Gatekeeper:
             case.request,
             device=case.device,
             place=case.place or Place(),
-            policy=Policy(case.rules, self._control.standing, self._grounds.external_hosts),
+            policy=Policy(case.rules, self._control.standing, self._grounds.external_hosts, case.holding),
             now=time.time(),
         )
 
@@ -288,14 +297,29 @@ class Gatekeeper:
             plan = plan_response(request, stored, file.shown_name, now=int(time.time()), boundary=secrets.token_hex(16))
         ask = self._ask(case, claims, allow=allow, stored=stored, plan=plan)
         charged = plan.sends_body or (plan.elsewhere and request.method == "GET")
-        reservation = await self._reserve(ask) if charged else await self._ledger.peek(ask)
+        reservation = await self._reserving.reserve(ask) if charged else await self._ledger.peek(ask)
         if isinstance(reservation, Deny):
             return _refused(reservation, request)
-        if reservation is not None and self._control.standing.is_revoked(claims):
-            # Ordered while the ledger was asked: those who cut what runs did not see this one yet.
-            self._forsake(reservation, Reason.TOKEN_REVOKED)
-            return _refused(Deny(Reason.TOKEN_REVOKED), request)
-        return Admitted(request, claims, stored, plan, reservation, allow.rate)
+        if reservation is not None:
+            try:
+                reason = await self._void_meanwhile(claims, file)
+            except asyncio.CancelledError:
+                self._forsake(reservation, None)
+                raise
+            if reason is not None:
+                self._forsake(reservation, reason)
+                return _refused(Deny(reason), request)
+        return Admitted(request, claims, file, stored, plan, reservation, allow.rate)
+
+    async def _void_meanwhile(self, claims: Claims, file: FileEntry) -> Reason | None:
+        """What was said while the ledger was asked: those who cut what runs did not see this reservation yet."""
+        if self._control.standing.is_revoked(claims):
+            return Reason.TOKEN_REVOKED
+        try:
+            holding = await self._grounds.holding(claims.order_id)
+        except OrdersDown:
+            return Reason.ORDERS_DOWN
+        return None if holding is None else lost_by(holding, file, time.time())
 
     async def _ends_at(self, claims: Claims, allow: Allow) -> int:
         """When nothing more can be begun with the link, in Unix seconds: by its expiry or its first download."""
@@ -338,34 +362,6 @@ class Gatekeeper:
             stamp={"id": event.pop("id"), "time": event.pop("time")},
             event=event,
         )
-
-    async def _reserve(self, ask: ReserveAsk) -> Reservation | Deny:
-        """A place among the concurrent transfers is waited for a moment: one that has just ended is still being
-        settled when its client, one file after another, asks for the next.
-        """
-        until = time.monotonic() + PLACE_PATIENCE
-        while time.monotonic() < until:
-            answer = await self._reserve_once(ask, attempt=True)
-            if not isinstance(answer, Deny) or answer.reason is not Reason.LIMIT_CONCURRENT:
-                return answer
-            await asyncio.sleep(PLACE_RETRY)
-        return await self._reserve_once(ask, attempt=False)
-
-    async def _reserve_once(self, ask: ReserveAsk, *, attempt: bool) -> Reservation | Deny:
-        # The client may leave while the script runs: the charge is then made and must still be settled.
-        task = asyncio.create_task(self._ledger.reserve(ask, attempt=attempt))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(self._give_back)
-            raise
-
-    def _give_back(self, task: asyncio.Task[Reservation | Deny]) -> None:
-        reservation = None if task.cancelled() or task.exception() else task.result()
-        if isinstance(reservation, Reservation):
-            self._forsake(reservation, None)
 
     async def _refuse(self, deny: Deny, case: _Case) -> Refused:
         if self._flood.allows(case.claims):

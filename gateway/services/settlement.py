@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from gateway.errors import LedgerDown, LedgerFault, ReservationGone
 from gateway.policy.events import rfc3339
-from gateway.policy.model import Claims, Outcome, Reservation
+from gateway.policy.model import Claims, FileEntry, Outcome, Reservation
 from gateway.policy.reasons import Reason
 from gateway.ports import Inspectable, Ledger
 from gateway.services.faults import describe
@@ -37,6 +37,7 @@ class Running:
 
     reservation: Reservation
     claims: Claims | None = None
+    file: FileEntry | None = None
     cut: Callable[[], None] = lambda: None
     """Ends the response at once."""
     connection: Inspectable | None = None
@@ -134,6 +135,10 @@ class Settlement:
         """Settle a reservation whose response never began: its client left, or it was refused for this reason."""
         running = Running(reservation, status=reason.status if reason else None)
         self.finish(running, "cut" if reason else "client_left", reason.text if reason else "")
+
+    def running(self) -> Sequence[Running]:
+        """What is being sent now."""
+        return tuple(self._running)
 
     def stop_revoked(self, is_revoked: Callable[[Claims], bool]) -> None:
         """Cut what is running with a link that has been revoked."""

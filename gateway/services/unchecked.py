@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -157,6 +157,14 @@ class UncheckedLedger:
     async def has_transfers(self, shard: int, token_key: str, file_identity: str) -> bool:
         """See Ledger.has_transfers. An expired link stays refused where nobody knows of its transfers."""
         return await _or(False, self._ledger.has_transfers(shard, token_key, file_identity))
+
+    async def usage(self, shard: int, token_key: str, identities: Sequence[str]) -> Mapping[str, int]:
+        """See Ledger.usage."""
+        return await self._ledger.usage(shard, token_key, identities)
+
+    async def is_unfinished(self, shard: int, token_key: str, file_identity: str, repeat_window: int) -> bool:
+        """See Ledger.is_unfinished."""
+        return await self._ledger.is_unfinished(shard, token_key, file_identity, repeat_window)
 
     async def first_download(self, shard: int, token_key: str) -> float | None:
         """See Ledger.first_download."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import quote
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,3}")
 
@@ -24,7 +23,24 @@ class FileAddress:
     number: int
 
 
-def parse_path(raw_path: str) -> LinkAddress | FileAddress | None:
+@dataclass(frozen=True, slots=True)
+class ZipAddress:
+    """`/z/{token}` or `/z/{token}/{name}`: all files of the link as one ZIP."""
+
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class HookAddress:
+    """`/hooks/{shop}`: where a shop sends its webhooks."""
+
+    shop: str
+
+
+Address = LinkAddress | FileAddress | ZipAddress | HookAddress
+
+
+def parse_path(raw_path: str) -> Address | None:
     """The address in a path as it came over the wire, not decoded; None for every other path."""
     match raw_path.split("/"):
         case ["", "l", token] if token:
@@ -33,10 +49,8 @@ def parse_path(raw_path: str) -> LinkAddress | FileAddress | None:
             return FileAddress(token, 1)
         case ["", "d", token, number] | ["", "d", token, number, _] if token and _NUMBER.fullmatch(number):
             return FileAddress(token, int(number))
+        case ["", "z", token] | ["", "z", token, _] if token:
+            return ZipAddress(token)
+        case ["", "hooks", shop] if shop:
+            return HookAddress(shop)
     return None
-
-
-def file_path(prefix: str, token: str, number: int, name: str) -> str:
-    """The path of one file of a token; `prefix` is what the public address has in front of it, or ''."""
-    shown = quote(name.rsplit("/", 1)[-1].encode("utf-8", "replace"), safe="")
-    return f"{prefix}/d/{token}/{number}" + (f"/{shown}" if shown.strip(".") else "")

@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.typedefs import Handler
 
-from gateway.bootstrap import Told, open_services
+from gateway.bootstrap.mail import read_brand
+from gateway.bootstrap.services import Told, open_services
+from gateway.bootstrap.work import open_background
 from gateway.errors import FileMissing, OriginError
 from gateway.ports import ObjectStore
 from gateway.services.settlement import Running
@@ -29,6 +31,7 @@ from gateway.web.metrics import (
     REDIS_UP,
     RELOADS,
     SHARDS_CLOSED,
+    WEBHOOKS,
 )
 from gateway.web.overload import MEMORY, memory_of_worker, resident
 from gateway.web.status import InForce, WorkerStatus
@@ -45,23 +48,8 @@ async def build_app(settings: Settings, status: WorkerStatus) -> web.Application
     app = web.Application(middlewares=[_all_to_the_door])
 
     async def services(app: web.Application) -> AsyncIterator[None]:
-        def on_ledger(wrong: str, goes_on: bool) -> None:
-            status.missing.clear()
-            if wrong and goes_on:
-                log.critical("downloads go on unchecked: %s", wrong)
-            elif wrong:
-                status.missing.add(f"redis: {wrong}")
-            status.redis_ok = not wrong
-            REDIS_UP.set(not wrong)
-
-        def on_files(what: str, version: str, wrong: str) -> None:
-            status.files[what] = InForce(version, wrong)
-            FILES_WRONG.labels(what).set(bool(wrong))
-
         keeper = Inherited()
-        told = Told(
-            on_ledger, settled=_count, reloaded=_count_reload, files=on_files, reload=status.reload, keeper=keeper
-        )
+        told = _told(status, keeper)
         async with AsyncExitStack() as closing:
             closing.callback(keeper.close)
             opened = await closing.enter_async_context(open_services(settings, told))
@@ -74,11 +62,10 @@ async def build_app(settings: Settings, status: WorkerStatus) -> web.Application
                     trusted_proxies=settings.trusted_proxies,
                     prefix=base.path.rstrip("/"),
                     secure_cookie=base.scheme == "https",
+                    repeat_window=settings.counting.repeat_window,
+                    brand=read_brand(settings),
                 ),
-                gatekeeper=opened.gatekeeper,
-                store=opened.store,
-                ledger=opened.ledger,
-                settlement=opened.settlement,
+                opened,
                 status=status,
                 memory=app[MEMORY],
             )
@@ -93,6 +80,50 @@ async def build_app(settings: Settings, status: WorkerStatus) -> web.Application
     app.on_response_prepare.append(_sign)
     app.router.add_route("*", "/{path:.*}", _handle, expect_handler=_expect)
     return app
+
+
+async def build_background(settings: Settings, status: WorkerStatus) -> web.Application:
+    """What a worker without sockets does: what waits in the order book, and webhooks. Raises as `build_app`."""
+    app = web.Application()
+
+    async def services(_: web.Application) -> AsyncIterator[None]:
+        keeper = Inherited()
+
+        def on_state(work: str, wrong: str) -> None:
+            status.missing = {each for each in status.missing if not each.startswith(f"{work}: ")}
+            if wrong:
+                status.missing.add(f"{work}: {wrong}")
+
+        async with AsyncExitStack() as closing:
+            closing.callback(keeper.close)
+            opened = await closing.enter_async_context(open_services(settings, _told(status, keeper)))
+            keeper.release()
+            await closing.enter_async_context(
+                open_background(settings, opened.orders, on_state=on_state, count_webhook=_count_webhook)
+            )
+            yield
+
+    app.cleanup_ctx.append(services)
+    return app
+
+
+def _told(status: WorkerStatus, keeper: Inherited) -> Told:
+    """Who hears what of a worker's services."""
+
+    def on_ledger(wrong: str, goes_on: bool) -> None:
+        status.missing = {each for each in status.missing if not each.startswith("redis: ")}
+        if wrong and goes_on:
+            log.critical("downloads go on unchecked: %s", wrong)
+        elif wrong:
+            status.missing.add(f"redis: {wrong}")
+        status.redis_ok = not wrong
+        REDIS_UP.set(not wrong)
+
+    def on_files(what: str, version: str, wrong: str) -> None:
+        status.files[what] = InForce(version, wrong)
+        FILES_WRONG.labels(what).set(bool(wrong))
+
+    return Told(on_ledger, settled=_count, reloaded=_count_reload, files=on_files, reload=status.reload, keeper=keeper)
 
 
 @web.middleware
@@ -157,6 +188,10 @@ async def _probe(store: ObjectStore, status: WorkerStatus) -> None:
 
 def _count_reload(what: str, outcome: str) -> None:
     RELOADS.labels(what, outcome).inc()
+
+
+def _count_webhook(outcome: str) -> None:
+    WEBHOOKS.labels(outcome).inc()
 
 
 def _count(running: Running) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,25 +10,28 @@ from types import MappingProxyType
 
 from aiohttp import web
 
+from gateway.bootstrap.services import Services
 from gateway.errors import ClientGone, FileMissing, OriginChanged, OriginError
-from gateway.http.disposition import file_name
-from gateway.http.media import content_type, may_view
 from gateway.http.problem import pick_language, wants_html
-from gateway.policy.model import Deny, DownloadRequest, FileEntry, Network
+from gateway.mail.letter import Brand
+from gateway.policy.model import Deny, DownloadRequest, Network
 from gateway.policy.reasons import Reason
-from gateway.ports import Ledger, ObjectStore
 from gateway.services.broken import reason_of
 from gateway.services.delivery import Cut, Delivery
 from gateway.services.faults import describe
-from gateway.services.gatekeeper import Admitted, Gatekeeper, Opened, Refused
+from gateway.services.gatekeeper import Admitted, Refused
 from gateway.services.identifiers import new_id
-from gateway.services.settlement import Running, Settlement
+from gateway.services.settlement import Running
+from gateway.services.zipping import Zipping
 from gateway.transfer.choose import open_channel
-from gateway.web.addresses import FileAddress, LinkAddress, file_path, parse_path
+from gateway.web.addresses import Address, FileAddress, HookAddress, LinkAddress, ZipAddress, parse_path
+from gateway.web.archive import ArchiveAnswer
+from gateway.web.hooks import answer_hook
 from gateway.web.intake import DEVICE_COOKIE, DEVICE_COOKIE_AGE, read_request
+from gateway.web.link_page import LinkPage
 from gateway.web.metrics import REFUSALS, REQUESTS, STAGE_SECONDS
 from gateway.web.overload import Memory, Turns
-from gateway.web.pages import LinkFile, Pages
+from gateway.web.pages import Pages
 from gateway.web.status import WorkerStatus
 
 log = logging.getLogger(__name__)
@@ -49,36 +51,45 @@ SAFE = {
 
 @dataclass(frozen=True, slots=True)
 class DoorSettings:
-    """What the door itself needs to know. `prefix` stands in front of our paths in the public address."""
+    """What the door itself needs to know. `prefix` stands in front of our paths in the public address.
+
+    `repeat_window` in seconds: so long a file that was just had may be had again for nothing.
+    """
 
     trusted_proxies: Sequence[Network]
     prefix: str
     secure_cookie: bool
+    repeat_window: int
+    brand: Brand
 
 
 class Door:
     """Answers every request of the public listener."""
 
-    def __init__(
-        self,
-        settings: DoorSettings,
-        *,
-        gatekeeper: Gatekeeper,
-        store: ObjectStore,
-        ledger: Ledger,
-        settlement: Settlement,
-        status: WorkerStatus,
-        memory: Memory,
-    ) -> None:
+    def __init__(self, settings: DoorSettings, services: Services, *, status: WorkerStatus, memory: Memory) -> None:
         self._settings = settings
-        self._gatekeeper = gatekeeper
-        self._store = store
-        self._ledger = ledger
-        self._settlement = settlement
+        self._gatekeeper = services.gatekeeper
+        self._store = store = services.store
+        self._ledger = ledger = services.ledger
+        self._settlement = services.settlement
         self._status = status
         self._memory = memory
+        self._intake = services.orders.intake if services.orders is not None else None
         self._turns = Turns()
-        self._pages = Pages()
+        self._pages = Pages(brand=settings.brand)
+        shop = settings.brand.name
+        self._link_pages = LinkPage(
+            self._pages,
+            prefix=settings.prefix,
+            shop=shop,
+            repeat_window=settings.repeat_window,
+            store=store,
+            ledger=ledger,
+        )
+        zipping = Zipping(
+            self._gatekeeper, shop, store=store, ledger=ledger, settlement=self._settlement, sums=services.sums
+        )
+        self._archives = ArchiveAnswer(zipping, status, refuse=self._refusal, device=self._device_cookie)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """One request, whatever it is. Raises only CancelledError."""
@@ -95,11 +106,11 @@ class Door:
         REQUESTS.labels(outcome, str(response.status)).inc()
         return response
 
-    async def _answer(
-        self, request: web.Request, address: LinkAddress | FileAddress | None, request_id: str
-    ) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, address: Address | None, request_id: str) -> web.StreamResponse:
         if address is None:
             return self._refusal(request, request_id, Deny(Reason.LINK_UNKNOWN))
+        if isinstance(address, HookAddress):
+            return await answer_hook(request, self._intake, address.shop, request_id)
         if request.method not in ("GET", "HEAD"):
             return self._explained(request, request_id, "method.not_allowed", 405, more={"Allow": "GET, HEAD"})
         number = address.number if isinstance(address, FileAddress) else 1
@@ -121,18 +132,22 @@ class Door:
                 return await self._turn_away(request, asked, Reason.DRAINING)
             if isinstance(address, LinkAddress):
                 return await self._link_page(request, asked)
+            answer = self._archive if isinstance(address, ZipAddress) else self._download
             if request.method == "HEAD":
-                return await self._download(request, asked)
+                return await answer(request, asked)
             if not self._memory.has_room():
                 return await self._turn_away(request, asked, Reason.OVERLOAD)
             with self._memory.body(request_id):
-                return await self._download(request, asked)
+                return await answer(request, asked)
         finally:
             self._turns.end(request_id)
 
     async def _turn_away(self, request: web.Request, asked: DownloadRequest, reason: Reason) -> web.Response:
         refused = await self._gatekeeper.refuse(reason, asked)
         return self._refusal(request, asked.request_id, refused.deny)
+
+    async def _archive(self, request: web.Request, asked: DownloadRequest) -> web.StreamResponse:
+        return await self._archives.answer(request, asked, lambda: self._turns.end(asked.request_id))
 
     async def _download(self, request: web.Request, asked: DownloadRequest) -> web.StreamResponse:
         with ADMIT_SECONDS.time():
@@ -223,28 +238,14 @@ class Door:
         opened = await self._gatekeeper.open_link(asked)
         if isinstance(opened, Refused):
             return self._refusal(request, asked.request_id, opened.deny)
-        files = [self._link_file(opened, file, number, asked.token) for number, file in opened.files]
-        numbers = [number for number, _ in opened.files]
+        language = self._language(request)
         headers = {**SAFE, "X-Request-Id": asked.request_id, "Vary": "Accept, Accept-Language"}
         headers |= self._device_cookie(asked)
-        if wants_html(request.headers.get("Accept")):
-            language = headers["Content-Language"] = self._language(request)
-            expires = self._pages.date_text(opened.expires_at, language)
-            headers["Content-Security-Policy"] = self._pages.content_security_policy
-            page = self._pages.link_html(files, language, expires_text=expires)
-            return web.Response(text=page, content_type="text/html", headers=headers)
-        if len(files) == 1:
-            return web.Response(status=303, headers={**headers, "Location": files[0].href})
-        shown = [{"number": n, "name": file.name, "href": file.href} for n, file in zip(numbers, files, strict=True)]
-        body = {"files": shown, "expires_at": opened.expires_at}
-        headers["Content-Disposition"] = 'inline; filename="files.json"'
-        return web.Response(text=json.dumps(body) + "\n", content_type="application/json", headers=headers)
-
-    def _link_file(self, opened: Opened, file: FileEntry, number: int, token: str) -> LinkFile:
-        name = file_name(file.shown_name)
-        href = file_path(self._settings.prefix, token, number, name)
-        shows = opened.may_view and file.key is not None and may_view(content_type(file.key))
-        return LinkFile(name, None, href, view_href=f"{href}?view=1" if shows else None)
+        answered = await self._link_pages.answer(request, asked, opened, language, headers)
+        if answered is not None:
+            return answered
+        refused = await self._gatekeeper.refuse(Reason.LIMIT_DOWNLOADS, asked)
+        return self._refusal(request, refused.request_id, refused.deny)
 
     def _refusal(self, request: web.Request, request_id: str, deny: Deny) -> web.Response:
         REFUSALS.labels(deny.reason.text).inc()

@@ -30,6 +30,8 @@ REQUESTS = Counter("gateway_requests", "Requests answered.", ["outcome", "status
 DOWNLOADS = Counter("gateway_downloads", "Downloads that ended.", ["outcome"], registry=REGISTRY)
 BYTES_DELIVERED = Counter("gateway_bytes_delivered", "Body bytes acknowledged by clients.", registry=REGISTRY)
 REFUSALS = Counter("gateway_refusals", "Requests refused.", ["reason"], registry=REGISTRY)
+HOOKS = Counter("gateway_hooks", "Webhooks of shops answered.", ["outcome"], registry=REGISTRY)
+WEBHOOKS = Counter("gateway_webhooks", "Tries to tell the shop of an event.", ["outcome"], registry=REGISTRY)
 RELOADS = Counter(
     "gateway_reloads", "Readings again of rules and geo databases.", ["what", "outcome"], registry=REGISTRY
 )

@@ -13,10 +13,12 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gateway.errors import GatewayError
 from gateway.services.faults import describe, log_loop_fault
+from gateway.web.api.routes import Api
+from gateway.web.api.users import User
 from gateway.web.connections import ConnectionLimits, Front
 from gateway.web.last_good import LastGood
 from gateway.web.listener import address_text, close_all
@@ -38,6 +40,7 @@ class StartFailed(GatewayError):
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to run. `command` is a worker's argv, to which its slot, sockets and channel are added; times in seconds.
+    `background` more of them get no sockets.
 
     `announce` gets the one line that says where the gateway listens. `start_attempts`: how often a worker may fail
     before any ever served. A worker that served for `steady` is replaced after `backoff_first`, a shorter-lived one
@@ -50,8 +53,10 @@ class Plan:
     management: tuple[socket.socket, ...]
     drain: float
     announce: Callable[[str], None]
-    management_token: str | None = field(default=None, repr=False)
+    users: tuple[User, ...] = ()
+    api: Api | None = None
     scheme: str = "http"
+    background: int = 0
     start_attempts: int = 3
     backoff_first: float = 0.1
     backoff_most: float = 10.0
@@ -61,6 +66,7 @@ class Plan:
 @dataclass(slots=True)
 class _Slot:
     number: int
+    background: bool = False
     process: asyncio.subprocess.Process | None = None
     report: Report | None = None
     reported_at: float = 0.0
@@ -84,7 +90,8 @@ class Supervisor:
         self._folder = folder
         self._metrics = SupervisorMetrics(folder)
         self._last_good = LastGood()
-        self._slots = [_Slot(number) for number in range(plan.workers)]
+        count = plan.workers + plan.background
+        self._slots = [_Slot(number, background=number >= plan.workers) for number in range(count)]
         self._stop = asyncio.Event()
         self._announced = False
         self._served = False
@@ -98,7 +105,7 @@ class Supervisor:
             loop.add_signal_handler(number, self._told_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._told_to_reload)
         self._last_good.start()
-        front = Front(build_management(self, self._plan.management_token), ConnectionLimits(connections=200))
+        front = Front(build_management(self, self._plan.users, self._plan.api), ConnectionLimits(connections=200))
         try:
             await front.start(self._plan.management)
             return await self._keep_all()
@@ -215,7 +222,7 @@ class Supervisor:
         return await process.wait()
 
     async def _spawn(self, slot: _Slot, channel: socket.socket) -> asyncio.subprocess.Process:
-        descriptors = [sock.fileno() for sock in self._plan.sockets]
+        descriptors = [] if slot.background else [sock.fileno() for sock in self._plan.sockets]
         argv = [*self._plan.command, "--status-fd", str(channel.fileno())]
         for descriptor in descriptors:
             argv += ["--listen-fd", str(descriptor)]
@@ -254,7 +261,7 @@ class Supervisor:
             slot.report, slot.reported_at = report, loop.time()
             slot.served = slot.served or report.serving
             self._served = self._served or report.serving
-            if report.serving:
+            if report.serving and (not slot.background or not self._plan.sockets):
                 self._announce()
 
     def _log_readiness(self, slot: _Slot, report: Report) -> None:
@@ -271,6 +278,9 @@ class Supervisor:
     def _announce(self) -> None:
         if not self._announced:
             self._announced = True
+            if not self._plan.sockets:
+                self._plan.announce("working in the background")
+                return
             public = ", ".join(f"{self._plan.scheme}://{address_text(sock)}" for sock in self._plan.sockets)
             management = ", ".join(f"http://{address_text(sock)}" for sock in self._plan.management)
             self._plan.announce(f"listening on {public}, management on {management}")

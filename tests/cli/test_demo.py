@@ -106,7 +106,7 @@ def left_over(folder: Path) -> list[str]:
 def test_the_tour_passes_and_leaves_nothing(tmp_path: Path) -> None:
     done = run(tmp_path, "--once", "--port", "0", GATEWAY_REDIS="redis://127.0.0.1:1/0", GATEWAY_ISSUER="another")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("✓") == 21
+    assert done.stdout.count("✓") == 25
     assert "✗" not in done.stdout
     assert "\x1b" not in done.stdout
     assert done.stderr == ""

@@ -15,7 +15,7 @@ from gateway.policy.events import new_event
 from gateway.policy.shards import shard_of
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-DONE = "2026-11-21T02:30:04Z  downloaded   ebooks/sea.pdf"
+DONE = "2026-11-21T02:30:04Z  downloaded    ebooks/sea.pdf"
 NOW = 1_795_228_200_125
 DOWNLOAD = {
     "order.id": "10001",
@@ -56,26 +56,26 @@ ALLOWED = event("download.allowed", 1, counted="1")
             ],
             [f"{DONE}  9 B of 12.0 MB  in 0.0 s  from 203.0.113.9  client left, not counted"],
         ),
-        ([ALLOWED], ["2026-11-21T02:30:01Z  downloading  ebooks/sea.pdf  from 203.0.113.9  counted"]),
+        ([ALLOWED], ["2026-11-21T02:30:01Z  downloading   ebooks/sea.pdf  from 203.0.113.9  counted"]),
         (
             [ALLOWED, event("download.lost", 9, bytes__delivered="0")],
-            ["2026-11-21T02:30:09Z  lost         ebooks/sea.pdf  0 B of 12.0 MB  from 203.0.113.9  counted"],
+            ["2026-11-21T02:30:09Z  lost          ebooks/sea.pdf  0 B of 12.0 MB  from 203.0.113.9  counted"],
         ),
         (
             [event("download.denied", 2, reason="limit.downloads", geo__country__iso_code="PL")],
-            ["2026-11-21T02:30:02Z  denied       limit.downloads  ebooks/sea.pdf  from 203.0.113.9 (PL)"],
+            ["2026-11-21T02:30:02Z  denied        limit.downloads  ebooks/sea.pdf  from 203.0.113.9 (PL)"],
         ),
         (
             [new_event("link.created", "1", NOW, {"token.id": "t"})],
-            ["2026-11-21T02:30:00Z  created      link t"],
+            ["2026-11-21T02:30:00Z  created       link t"],
         ),
         (
             [event("link.opened", 3, file__key="")],
-            ["2026-11-21T02:30:03Z  opened       from 203.0.113.9"],
+            ["2026-11-21T02:30:03Z  opened        from 203.0.113.9"],
         ),
         (
             [event("download.finished", 4, outcome="complete", bytes__delivered="junk", duration__ms="²")],
-            ["2026-11-21T02:30:04Z  downloaded   ebooks/sea.pdf  from 203.0.113.9  complete"],
+            ["2026-11-21T02:30:04Z  downloaded    ebooks/sea.pdf  from 203.0.113.9  complete"],
         ),
     ],
 )
@@ -96,11 +96,13 @@ def test_one_order_is_told_from_what_is_stored(run: Run, config: Path, redis_db:
     assert (shown.returncode, shown.stderr) == (0, "")
     lines = shown.stdout.splitlines()
     assert lines[0] == "order 10001: 1 link"
-    assert [line.split()[1] for line in lines[1:]] == ["created", "downloading", "denied"]
+    assert [line.split()[1] for line in lines[1:]] == ["staff", "created", "downloading", "denied"]
 
     document = json.loads(run("order", "show", "10001", "--json", "--config", config).stdout)
     assert (document["order"], document["links"]) == ("10001", 1)
-    assert [step["what"] for step in document["timeline"]] == ["created", "downloading", "denied"]
+    assert [step["what"] for step in document["timeline"]] == ["staff", "created", "downloading", "denied"]
+    assert document["timeline"][0]["staff.action"] == "link.create"
+    assert document["timeline"][0]["staff.name"].startswith("cli:")
 
 
 def test_an_order_that_nobody_knows(run: Run, config: Path) -> None:

@@ -29,9 +29,11 @@ PARSERS = {
     "forwarded": ("http_targets", ("forwarded", "forwarded, free")),
     "rules": ("rules_targets", ("rules", "rules as a tree", "yaml")),
     "settings": ("rules_targets", ("settings",)),
+    "products": ("products_targets", ()),
     "words": ("words_targets", ()),
     "names": ("http_targets", ("file name",)),
     "journal": ("journal_targets", ()),
+    "shops": ("shops_targets", ()),
 }
 """Group → the module of its targets, and which of them; all where none is named."""
 OTHERS = {"limits": "limits_machine", "smuggling": "smuggling_run"}

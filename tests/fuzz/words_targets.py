@@ -11,6 +11,7 @@ from engine import Target
 
 from gateway.policy.events import FIELDS, LENGTH_MAX, LENGTHS, TYPES, new_event
 from gateway.policy.globs import path_glob, word_glob
+from gateway.policy.links import file_path, zip_path
 from gateway.policy.model import Claims, FileEntry
 from gateway.policy.standing import Command, Standing, read_command, write_command
 from gateway.policy.units import (
@@ -21,7 +22,7 @@ from gateway.policy.units import (
     parse_rate,
     parse_size,
 )
-from gateway.web.addresses import FileAddress, LinkAddress, file_path, parse_path
+from gateway.web.addresses import FileAddress, HookAddress, LinkAddress, ZipAddress, parse_path
 
 # --- Events -----------------------------------------------------------------------------------------------------------
 
@@ -53,7 +54,7 @@ _CLAIMS = tuple(
 )
 
 
-def check_orders(value: tuple[list[tuple[dict[str, object]]], int]) -> str:
+def check_commands(value: tuple[list[tuple[dict[str, object]]], int]) -> str:
     """Each entry is a command or refused; what they say together does not hang on their sequence or their number."""
     read: list[Command] = []
     for (entry,) in value[0]:
@@ -106,6 +107,17 @@ def check_path(raw: str) -> str:
             assert token
             assert "/" not in token
             return "a page"
+        case ZipAddress(token=token):
+            assert token
+            assert "/" not in token
+            assert raw == f"/z/{token}" or raw.startswith(f"/z/{token}/")
+            assert parse_path(zip_path("", token, raw)) == address, "what we write we cannot read"
+            return "a ZIP"
+        case HookAddress(shop=shop):
+            assert raw == f"/hooks/{shop}"
+            assert shop
+            assert "/" not in shop
+            return "a shop"
         case FileAddress(token=token, number=number):
             assert token
             assert "/" not in token
@@ -204,7 +216,7 @@ TARGETS = (
     ),
     Target(
         "commands",
-        check_orders,
+        check_commands,
         [([(_COMMAND,), (_EXTENSION,), *_MORE], 1), ([(_EXTENSION,), *_MORE], 2), (_MORE, 3)],
         (*_COMMAND, *_EXTENSION, "revoke", "extend", "own", "10001", _KEY),
         ("nothing", "commands"),
@@ -212,9 +224,19 @@ TARGETS = (
     Target(
         "address",
         check_path,
-        ("/d/a.b.c", "/d/a.b.c/2", "/d/a.b.c/2/Sea.pdf", "/l/a.b.c", "/d//1", "/d/x/0", "/d/%2F/1/"),
-        ("/d/", "/l/", "/", "%2f", "..", "//", "9999", "10000", "٣"),
-        ("none", "a page", "a file"),
+        (
+            "/d/a.b.c",
+            "/d/a.b.c/2",
+            "/d/a.b.c/2/Sea.pdf",
+            "/l/a.b.c",
+            "/z/a.b.c/All.zip",
+            "/hooks/main",
+            "/d//1",
+            "/d/x/0",
+            "/d/%2F/1/",
+        ),
+        ("/d/", "/l/", "/hooks/", "/", "%2f", "..", "//", "9999", "10000", "٣"),
+        ("none", "a page", "a file", "a ZIP", "a shop"),
     ),
     Target(
         "globs",

@@ -232,7 +232,7 @@ ORIGIN = (
     mutant(
         "a replaced file is sent as the old one",
         "backends/files.py",
-        ("if now.etag != stored.etag or part.stop > now.size:", "if part.stop > now.size:"),
+        ("if now.etag != stored.etag or stop > now.size:", "if stop > now.size:"),
         test="backends/test_files.py::test_a_file_that_was_replaced_is_never_opened_as_the_old_one",
     ),
     mutant(
@@ -244,7 +244,7 @@ ORIGIN = (
     mutant(
         "a file that was replaced is left open",
         "backends/files.py",
-        ("                os.close(fd)\n                raise OriginChanged", "                raise OriginChanged"),
+        ("            os.close(fd)\n            raise OriginChanged", "            raise OriginChanged"),
         test="backends/test_files.py::test_no_descriptor_is_left_open",
     ),
     mutant(

@@ -356,10 +356,10 @@ POLICY = (
     ),
     mutant(
         "a misspelt key of a rule is passed over",
-        "policy/rules_reader.py",
+        "policy/tree_reader.py",
         (
-            "not in known:\n            reader.mistakes.add(child.source, join(key, name), unknown(what",
-            "is known:\n            reader.mistakes.add(child.source, join(key, name), unknown(what",
+            "not in known:\n                self.mistakes.add(child.source, join(key, name), unknown(what",
+            "is known:\n                self.mistakes.add(child.source, join(key, name), unknown(what",
         ),
         test="policy/test_ruleset.py::test_what_is_wrong_and_what_would_be_right",
     ),
@@ -378,8 +378,8 @@ POLICY = (
     ),
     mutant(
         "rules with other lists have the same version",
-        "backends/rules_file.py",
-        ("        self.version.update(", "        hashlib.sha256().update("),
+        "backends/watched_text.py",
+        ("        self._hash.update(", "        hashlib.sha256().update("),
         test="backends/test_rules_file.py::test_the_version_is_the_hash_of_everything_that_was_read",
     ),
     mutant(

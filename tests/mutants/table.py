@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from api_mutants import API
 from door_mutants import DOOR
 from http_mutants import HTTP
 from journal_mutants import JOURNAL
 from ledger_mutants import LEDGER
+from order_mutants import ORDERS
 from origin_mutants import ORIGIN
 from policy_mutants import POLICY
 from service_mutants import SERVICES
 
-MUTANTS = (*HTTP, *ORIGIN, *POLICY, *LEDGER, *SERVICES, *DOOR, *JOURNAL)
+MUTANTS = (*HTTP, *ORIGIN, *POLICY, *LEDGER, *SERVICES, *ORDERS, *DOOR, *API, *JOURNAL)

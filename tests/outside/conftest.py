@@ -182,7 +182,7 @@ def start_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]
     """Starts gateways; those that a test has not stopped are stopped after the last one."""
     started: list[Gateway] = []
 
-    def start(redis: str, workers: int, origin: str | None = None) -> Gateway:
+    def start(redis: str, workers: int, origin: str | None = None, *, background: int = 0) -> Gateway:
         folder = tmp_path_factory.mktemp("gateway")
         (folder / "files").mkdir()
         config = folder / "gateway.yaml"
@@ -202,7 +202,7 @@ def start_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]
         assert isinstance(key, SigningKey)
         gateway = Gateway(process, log_file, folder / "files", Redis.from_url(redis, decode_responses=True), key)
         started.append(gateway)
-        gateway.wait_ready(workers)
+        gateway.wait_ready(workers + background)
         return gateway
 
     yield start
