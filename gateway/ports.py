@@ -23,6 +23,7 @@ from gateway.policy.model import (
     Reservation,
     Slot,
     StoredObject,
+    Sums,
 )
 from gateway.policy.standing import Command
 
@@ -75,6 +76,9 @@ class ObjectStore(Protocol):
         Returns only when the first byte is sure to be the file's: status, Content-Range, ETag and length were
         checked. Raises FileMissing, OriginChanged, OriginDown, OriginTimeout.
         """
+
+    def sums(self, stored: StoredObject) -> Sums:
+        """What is known now of its checksums. Never waits: a folder computes them meanwhile, for who asks later."""
 
     async def close(self) -> None:
         """Drop every connection and descriptor the store itself holds."""
@@ -152,6 +156,15 @@ class Ledger(Protocol):
     async def has_transfers(self, shard: int, token_key: str, file_identity: str) -> bool:
         """Whether anything of this file was begun with this token, so that a late request might still join."""
 
+    async def usage(self, shard: int, token_key: str, identities: Sequence[str]) -> Mapping[str, int]:
+        """Downloads charged so far for each of a token's files; asking counts nothing. Raises LedgerDown."""
+
+    async def is_unfinished(self, shard: int, token_key: str, file_identity: str, repeat_window: int) -> bool:
+        """Whether a transfer of this file may still be joined by its device, for nothing. Raises LedgerDown.
+
+        `repeat_window` in seconds: so long after its opening also one that is complete.
+        """
+
     async def first_download(self, shard: int, token_key: str) -> float | None:
         """When the token's first download that is still charged began, in Unix seconds. Raises LedgerDown."""
 
@@ -160,6 +173,24 @@ class Ledger(Protocol):
 
         `stamp` gives each closing event's id and time. Two reapers at once close each reservation once.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """The CRC-32 of an object's first `length` bytes."""
+
+    length: int = 0
+    crc32: int = 0
+
+
+class SumMemory(Protocol):
+    """Checksums of what was sent, kept for a while for every worker: with them a broken archive can be resumed."""
+
+    async def recall(self, objects: Sequence[StoredObject]) -> list[Summed]:
+        """The longest beginning that is remembered of each of them, of 0 bytes where nothing is. Never raises."""
+
+    def remember(self, stored: StoredObject, summed: Summed) -> None:
+        """Keep it, soon, unless a longer beginning is kept. Never waits, never raises."""
 
 
 class AfterwardsLedger(Ledger, Protocol):

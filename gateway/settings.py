@@ -9,6 +9,7 @@ import difflib
 import logging
 import os
 from collections.abc import Mapping
+from itertools import permutations
 from pathlib import Path
 from typing import Literal, Self, get_args, get_origin
 
@@ -35,6 +36,7 @@ from gateway.settings_sections import (
     Section,
     ShopSettings,
     TlsSettings,
+    WebhookSettings,
 )
 from gateway.settings_values import Address, FilePath, Host, HttpUrl, Listen, ProxyNetwork, RedisUrl, Seconds, Size
 
@@ -77,12 +79,23 @@ class Settings(Section):
     products: FilePath | None = None
     mail: MailSettings | None = None
     brand: BrandSettings | None = None
+    webhooks: tuple[WebhookSettings, ...] = ()
     memory: Size | None = None
     workers: int = Field(default_factory=lambda: min(os.cpu_count() or 1, 4), ge=1, le=256)
 
     def key_set(self) -> KeySet:
         """The keys that sign and verify links."""
         return KeySet(key.load() for key in self.keys)
+
+    @property
+    def has_orders(self) -> bool:
+        """Whether there is an order book."""
+        return self.orders is not None or bool(self.shops)
+
+    @property
+    def has_background(self) -> bool:
+        """Whether there is something to do beside answering requests."""
+        return self.has_orders or bool(self.webhooks)
 
     @property
     def base_url(self) -> str:
@@ -97,6 +110,12 @@ class Settings(Section):
         self.key_set()
         if self.listen == self.management.listen and self.listen.port:
             raise ValueError(f"listen and management.listen are both {self.listen}; give them different ports")
+        names = [shop.name for shop in self.shops]
+        if len(set(names)) < len(names):
+            raise ValueError("shops: two have the same name; give each its own")
+        for one, other in permutations(names, 2):
+            if other.startswith(f"{one}-"):
+                raise ValueError(f"shops: {one} and {other} could have orders of one id; rename one of them")
         if self.when_redis_is_down == "allow" and self.journal is None:
             raise ValueError("when_redis_is_down: allow needs a journal to count afterwards; write journal: {path: …}")
         return self

@@ -9,7 +9,9 @@ from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from gateway.policy.events import TYPES
 from gateway.policy.keys import Key, load_key
+from gateway.policy.webhooks import secret_key
 from gateway.settings_values import (
     Address,
     Color,
@@ -18,11 +20,12 @@ from gateway.settings_values import (
     HttpUrl,
     Listen,
     MailAddress,
+    MailServer,
     Seconds,
     Secret,
     Size,
     SizeOrZero,
-    SmtpUrl,
+    WebhookUrl,
 )
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}(/[^?#]*)?")
@@ -43,11 +46,30 @@ class TlsSettings(Section):
     key: FilePath
 
 
+class UserSettings(Section):
+    """Somebody who may use the management API: `read-only` looks, `support` helps buyers, `ops` does everything."""
+
+    name: str = Field(examples=["anna"])
+    token: Secret
+    role: Literal["ops", "support", "read-only"]
+
+
 class ManagementSettings(Section):
     """The listener for ops; without a token its protected addresses answer 401."""
 
     listen: Address = Listen("127.0.0.1", 8081)
     token: Secret | None = None
+    users: tuple[UserSettings, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for what in ("name", "token"):
+            given = [getattr(user, what) for user in self.users]
+            if len(set(given)) < len(given):
+                raise ValueError(f"users: two have the same {what}; give each their own")
+        if self.token is not None and any(user.token == self.token or user.name == "token" for user in self.users):
+            raise ValueError("users: one has the name or the token of management.token; give them their own")
+        return self
 
 
 class OriginSettings(Section):
@@ -176,7 +198,7 @@ class ShopSettings(Section):
             raise ValueError("name is not of small letters, digits and hyphens; write one like main or shop-pl")
         if (self.kind == "shoper") != self.trust_unproven_signature:
             raise ValueError(
-                "kind: shoper needs trust_unproven_signature: true, and no other kind has it; see docs/orders.md"
+                "kind: shoper needs trust_unproven_signature: true, and no other kind has it; see docs/shops.md"
             )
         return self
 
@@ -188,9 +210,11 @@ class OrdersSettings(Section):
 
 
 class MailSettings(Section):
-    """Mail to buyers. `server` is `smtp://host:587` (STARTTLS), `smtps://host:465`, or `smtp+plain://` on loopback."""
+    """Mail to buyers. `server` is `smtp://host:587` (STARTTLS), `smtps://host:465`, `smtp+plain://` on loopback, or a
+    folder that mails are put into instead of being sent: `maildir:///path`.
+    """
 
-    server: SmtpUrl = Field(examples=["smtp://mail.example.com:587"])
+    server: MailServer = Field(examples=["smtp://mail.example.com:587"])
     user: str | None = None
     password: Secret | None = None
     sender: MailAddress = Field(examples=["shop@example.com"])
@@ -202,6 +226,24 @@ class MailSettings(Section):
     def _check(self) -> Self:
         if (self.user is None) != (self.password is None):
             raise ValueError("has only one of user and password; set both, or neither")
+        return self
+
+
+class WebhookSettings(Section):
+    """An address of the shop's that is told of events, each signed with `secret` (Standard Webhooks)."""
+
+    url: WebhookUrl = Field(examples=["https://shop.example.com/downloads"])
+    secret: Secret
+    events: tuple[str, ...] = Field(default=("download.finished", "download.denied", "link.revoked"), min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        try:
+            secret_key(self.secret.get_secret_value())
+        except ValueError as error:
+            raise ValueError(f"secret: {error}") from None
+        if unknown := sorted(set(self.events) - set(TYPES)):
+            raise ValueError(f"events: {unknown[0]} is no type of event; docs/events.md lists them")
         return self
 
 

@@ -22,6 +22,8 @@ PORT_MAX = 65_535
 REDIS_SCHEMES = ("redis", "rediss", "redis+sentinel", "redis+cluster", "unix", "embedded")
 
 _MAPPED = IPv6Network("::ffff:0:0/96")
+_SPELT = re.compile(r"(?:[A-Za-z0-9._~:/?\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2}|#)+")
+"""What an address is written with (RFC 3986 §2)."""
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
 
 
@@ -81,6 +83,33 @@ def _http_url(value: object) -> str:
     if parts.username is not None or parts.query or parts.fragment or "?" in text or "#" in text:
         raise ValueError(f"has a user name, a ? or a # in it; {example}")
     return text.rstrip("/")
+
+
+def _webhook_url(value: object) -> SecretStr:
+    """An address that is told of events. Its query may hold a secret, so nothing of it is repeated."""
+    text = value.get_secret_value() if isinstance(value, SecretStr) else _text(value)
+    example = "write it like https://shop.example.com/downloads"
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError(f"is no address; {example}") from None
+    if parts.scheme not in ("http", "https") or not host or port == 0:
+        raise ValueError(f"has no https:// and host name in front; {example}")
+    if not _SPELT.fullmatch(text):
+        raise ValueError(f"has a character that an address cannot have; write it percent-encoded, and {example}")
+    if parts.username is not None or parts.fragment or text.endswith("#"):
+        raise ValueError(f"has a user name or a # in it; {example}")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ValueError(f"is sent in the clear by http://, which only this machine's own addresses may be; {example}")
+    return SecretStr(text)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _redis_url(value: object) -> SecretStr:
@@ -167,12 +196,22 @@ class Smtp:
 _SMTP = {"smtp": ("starttls", 587), "smtps": ("implicit", 465), "smtp+plain": ("none", 25)}
 
 
-def _smtp_url(value: object) -> Smtp:
-    if isinstance(value, Smtp):
+def _mail_server(value: object) -> Smtp | Path:
+    if isinstance(value, Smtp | Path):
         return value
+    text = _text(value)
+    if text.startswith("maildir://"):
+        folder = text.removeprefix("maildir://")
+        if not folder.startswith("/") or not folder.strip("/"):
+            raise ValueError("has no absolute path; write it like maildir:///var/mail/shop, with three slashes")
+        return _path(folder)
+    return _smtp_url(text)
+
+
+def _smtp_url(text: str) -> Smtp:
     example = "write it like smtp://mail.example.com:587"
     try:
-        parts = urlsplit(_text(value))
+        parts = urlsplit(text)
         port = parts.port
     except ValueError:
         raise ValueError(f"is no address; {example}") from None
@@ -205,10 +244,11 @@ FilePath = Annotated[Path, PlainValidator(_path)]
 Secret = Annotated[SecretStr, Field(min_length=1)]
 Address = Annotated[Listen, PlainValidator(_listen)]
 HttpUrl = Annotated[str, PlainValidator(_http_url)]
+WebhookUrl = Annotated[SecretStr, PlainValidator(_webhook_url)]
 RedisUrl = Annotated[SecretStr, PlainValidator(_redis_url)]
 ProxyNetwork = Annotated[Network, PlainValidator(_network)]
 Host = Annotated[str, PlainValidator(_host)]
 DatabaseUrl = Annotated[SecretStr, PlainValidator(_database_url)]
-SmtpUrl = Annotated[Smtp, PlainValidator(_smtp_url)]
+MailServer = Annotated[Smtp | Path, PlainValidator(_mail_server)]
 MailAddress = Annotated[str, PlainValidator(_mail_address)]
 Color = Annotated[str, PlainValidator(_color)]

@@ -62,6 +62,7 @@ class RedisLedger:
         self._pace = Script("shard.lua", "pace.lua", clock=clock)
         self._lapsed = Script("lapsed.lua", clock=clock)
         self._standing = Script("standing.lua", clock=clock)
+        self._unfinished = Script("unfinished.lua", clock=clock)
 
     async def reserve(self, ask: ReserveAsk, *, attempt: bool = False) -> Reservation | Deny:
         keys = request_keys(ask.shard, ask.token_key, ask.file_identity, ask.request_id)
@@ -173,6 +174,10 @@ class RedisLedger:
             value = await self._wire.execute("HGET", file_keys(shard, token_key, identity)[0], "used")
             used[identity] = int(value or 0)
         return used
+
+    async def is_unfinished(self, shard: int, token_key: str, file_identity: str, repeat_window: int) -> bool:
+        file, _, begun = file_keys(shard, token_key, file_identity)
+        return bool(await self._wire.run(self._unfinished, [file, begun], [repeat_window * 1000]))
 
     async def prolong(self, shard: int, token_key: str, identities: Sequence[str], expires_at: int) -> None:
         """Keep a link's counters for its new expiry (Unix s) and as long after it as ever. Raises LedgerDown."""

@@ -6,14 +6,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 
 from gateway.backends.redis_client import Reply, Wire
 from gateway.errors import GatewayError
-from gateway.policy.claims import read_claims, write_claims
-from gateway.policy.links import Link
-from gateway.policy.model import Claims, Deny
+from gateway.policy.links import Link, read_link, write_link
+from gateway.policy.model import Claims
 from gateway.policy.shards import shard_of
 
 PAGE = 500
@@ -29,8 +27,8 @@ class RedisLinks:
     async def add(self, claims: Claims, created_ms: int) -> None:
         """Store a link; again does no harm. Raises LedgerDown."""
         shard = shard_of(claims.shard_key, self._shards)
-        text = json.dumps({"claims": write_claims(claims), "created": created_ms}, separators=(",", ":"))
-        commands = [self._wire.execute("HSET", _links(shard), claims.token_id, text)]
+        written = write_link(claims, created_ms)
+        commands = [self._wire.execute("HSET", _links(shard), claims.token_id, written)]
         if claims.order_id is not None:
             commands.append(self._wire.execute("SADD", _order(shard, claims.order_id), claims.token_id))
         await asyncio.gather(*commands)
@@ -74,11 +72,6 @@ def _order(shard: int, order: str) -> str:
 
 def _read(text: Reply) -> Link:
     try:
-        stored = json.loads(text)
-        claims = read_claims(stored["claims"], stored["claims"]["iss"])
-        created = int(stored["created"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise GatewayError("an entry of the link registry is not ours; is this the gateway's Redis?") from error
-    if isinstance(claims, Deny):
-        raise GatewayError(f"an entry of the link registry cannot be read: {claims.message}")
-    return Link(claims, created)
+        return read_link(text)
+    except ValueError as error:
+        raise GatewayError(f"an entry of the link registry cannot be read: {error}; is this its Redis?") from None

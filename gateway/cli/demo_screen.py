@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.demo_stage import OFFERS, WORKERS, Stage
+from gateway.cli.demo_stage import OFFERS, SKU, WORKERS, Stage
 from gateway.cli.output import print_line
 from gateway.policy.units import human_size
 
@@ -91,6 +91,7 @@ def _details(fields: Mapping[str, str]) -> Iterator[str]:
 def _places(stage: Stage) -> Iterator[str]:
     yield f"gateway     {stage.settings.base_url}, {WORKERS} workers, and a private Redis"
     yield f"management  {stage.management}: status page, /healthz, /readyz, /metrics"
+    yield f"mailbox     {stage.mails}: mails are put there, and not sent"
     yield f"folder      {stage.folder}, removed at the end"
 
 
@@ -117,12 +118,19 @@ def _commands(stage: Stage) -> Iterator[str]:
         ("as office", f'curl -fLOJ {office} "$OFFICE"'),
         ("revoke", f'{gateway} link revoke "$READ" {config}'),
         ("edit rules", f"{os.environ.get('EDITOR', 'vi')} {shlex.quote(str(stage.folder / 'rules.yaml'))}"),
+        ("sell", f"{gateway} hooks send {_HOOK}"),
+        ("the mail", f"{gateway} mail preview 30001 --out mail.html"),
+        ("refund", f"{gateway} hooks send {_HOOK} --refund"),
+        ("why?", f"{gateway} order why 30001"),
         ("metrics", f'curl -H "Authorization: Bearer $TOKEN" {stage.management}/metrics'),
         ("an order", f"{gateway} order show 10001 {config}"),
         ("a link", f'{gateway} link show "$LAST" {config}'),
         ("next events", f"{gateway} events tail {config}"),
     ):
         yield f"{what:<11} {command}"
+
+
+_HOOK = f"--order 30001 --sku {SKU}"
 
 
 def _program() -> str:

@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from gateway.backends.embedded_redis import EmbeddedRedis
 from gateway.backends.keygen import generate
-from gateway.bootstrap import Tools, open_tools
+from gateway.bootstrap.redis import Tools, open_tools
 from gateway.cli.demo_files import BOOK, COVER, NOVEL, STORM, TABLE, TEMPLATES, TUNE, write_samples
 from gateway.cli.demo_geo import build_demo_databases
 from gateway.errors import GatewayError, SettingsError
@@ -31,6 +31,8 @@ from gateway.policy.units import format_rate
 from gateway.services.identifiers import now_ms
 from gateway.services.linking import Subject, issue, revoke
 from gateway.settings import PREFIX, Settings, load
+from gateway.web.api.opening import open_api
+from gateway.web.api.users import users_of
 from gateway.web.listener import address_text, close_all, open_sockets
 from gateway.web.supervisor import Plan, supervise, worker_command
 
@@ -39,9 +41,12 @@ WORKERS = 2
 OFFICE = "203.0.113.0/24"
 """A documentation network (RFC 5737), for the link that works only from there."""
 PREVIEW_RATE = 2_000_000
+SHOP, SKU = "demo", "SEA-EBOOK"
+"""The shop that sends webhooks, and what it sells."""
 READY_SECONDS = 60.0
 
 _CONFIG, _FILES, _GEO, _REDIS, _RULES_FILE = "gateway.yaml", "files", "geo", "redis", "rules.yaml"
+_PRODUCTS_FILE, _MAILS, _ORDERS = "products.yaml", "mails", "orders.db"
 _SETTINGS = """\
 # Made by `gateway demo`, and removed with it.
 listen: {listen}
@@ -52,6 +57,11 @@ issuer: demo.shop.example
 keys: [{key}]
 rules: {rules}
 geo: {geo}
+products: {products}
+shops: [{{name: {shop}, kind: shopify, secrets: [{shop_secret}]}}]
+orders: {{url: {orders}}}
+mail: {{server: {mails}, sender: shop@demo.shop.example}}   # mails are put into a folder, and not sent
+brand: {{name: Sea Shop, contact: help@demo.shop.example}}
 trusted_proxies: [127.0.0.0/8]   # so that one machine can play many: curl -H 'X-Forwarded-For: 198.51.100.7' …
 drain: 2s
 """
@@ -80,6 +90,13 @@ rules:
     when: {{network: [hosting, vpn, tor]}}
     then: deny
 otherwise: allow
+"""
+
+_PRODUCTS = f"""
+# What the shop sells: a line of an order with this SKU gives these files.
+version: 1
+products:
+  - {{sku: {SKU}, title: The Sea, files: [{{key: {BOOK}, name: The Sea.pdf}}]}}
 """
 
 
@@ -139,6 +156,11 @@ class Stage:
         return self.folder / _FILES
 
     @property
+    def mails(self) -> Path:
+        """The Maildir that buyers' mails are put into."""
+        return self.folder / _MAILS
+
+    @property
     def management(self) -> str:
         """The address for ops."""
         return f"http://{self.settings.management.listen}"
@@ -171,6 +193,7 @@ async def open_stage(port: int) -> AsyncIterator[Stage]:
                 (folder / _GEO).mkdir()
                 databases = build_demo_databases(folder / _GEO)
                 (folder / _RULES_FILE).write_text(_RULES, encoding="utf-8")
+                (folder / _PRODUCTS_FILE).write_text(_PRODUCTS, encoding="utf-8")
                 listeners = map(address_text, sockets)
                 (folder / _CONFIG).write_text(_settings(folder, databases, *listeners), encoding="utf-8")
             settings = load(folder / _CONFIG, {})
@@ -196,11 +219,13 @@ async def play(stage: Stage, act: Callable[[Stage], Awaitable[bool]]) -> bool | 
     plan = Plan(
         command=worker_command("--config", str(stage.config), "--workers", str(WORKERS)),
         workers=WORKERS,
+        background=1,
         sockets=stage.sockets[:1],
         management=stage.sockets[1:],
         drain=stage.settings.drain,
         announce=lambda _: ready.set(),
-        management_token=stage.management_token,
+        users=users_of(stage.settings.management),
+        api=open_api(stage.settings),
     )
 
     async def acting() -> bool:
@@ -278,6 +303,11 @@ def _settings(folder: Path, databases: Mapping[str, Path], public: str, manageme
         key=json.dumps(generate("demo", "HS256")),
         rules=json.dumps(str(folder / _RULES_FILE)),
         geo=json.dumps({name: str(path) for name, path in databases.items()}),
+        products=json.dumps(str(folder / _PRODUCTS_FILE)),
+        shop=SHOP,
+        shop_secret=secrets.token_urlsafe(16),
+        orders=json.dumps(f"sqlite:///{folder / _ORDERS}"),
+        mails=json.dumps(f"maildir://{folder / _MAILS}"),
     )
 
 
@@ -311,5 +341,6 @@ def _write_links(stage: Stage) -> None:
     """A shell script that names the links, so that what there is to type stays short."""
     values = {name: stage.link(name) for name in stage.tokens}
     values |= {"TUNE": stage.file("ALBUM"), "TOKEN": stage.management_token}
-    lines = (f"{name}={shlex.quote(value)}\n" for name, value in values.items())
+    lines = [f"{name}={shlex.quote(value)}\n" for name, value in values.items()]
+    lines.append(f"export GATEWAY_CONFIG={shlex.quote(str(stage.config))}\n")
     (stage.folder / "links").write_text("".join(lines), encoding="utf-8")

@@ -8,23 +8,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import socket
-import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from itertools import pairwise
 
 import aiohttp
 
 from gateway.cli.demo_files import BOOK, NOVEL, STORM, TABLE, TEMPLATES, TUNE
-from gateway.cli.demo_screen import heading, painted
+from gateway.cli.demo_screen import heading
+from gateway.cli.demo_shop import ShopTour
 from gateway.cli.demo_stage import OFFICE, PREVIEW_RATE, WORKERS, Stage
+from gateway.cli.demo_steps import Wrong, expect, step
 from gateway.cli.output import print_line
-from gateway.errors import GatewayError
 
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
-STEP_SECONDS = 15.0
 SETTLED_SECONDS = 12.0
 """The slowest settlement waits 10 s for a client's acknowledgements."""
 _CONNECTIONS = 4
@@ -41,6 +39,7 @@ _COUNTED = {
     ("10005", TEMPLATES): 1,
     ("10006", NOVEL): 1,
     ("10007", TABLE): 1,
+    ("demo-20001", BOOK): 1,
 }
 """The downloads that the whole tour is worth, by order and file."""
 _DENIED = Counter(
@@ -49,7 +48,7 @@ _DENIED = Counter(
         "limit.networks": 1,
         "rule.denied": 3,
         "token.expired": 1,
-        "token.revoked": 1,
+        "token.revoked": 2,
         "token.signature": 1,
         "view.not_allowed": 1,
     }
@@ -60,65 +59,43 @@ _NOWHERE = "198.51.100.200"
 _RATE_TOLERANCE = 0.8
 
 
-class _Wrong(Exception):
-    """A step did not go as it should; the text says what came instead."""
-
-
 async def tour(stage: Stage) -> bool:
     """Make every step and print a line for each; whether all went as it should."""
     print(heading(f"download-gateway, the tour: {stage.settings.base_url}, {WORKERS} workers"))
     began = time.monotonic()
     async with AsyncExitStack() as stack:
-        steps = _Tour(stage, stack)
+        steps, shop = _Tour(stage, stack), ShopTour(stage, stack)
         results = [
-            await _step("a browser opens the link's page, which counts nothing", steps.page),
-            await _step("the e-book is downloaded whole, its SHA-256 is right", steps.book),
-            await _step("HEAD tells its size and counts nothing", steps.head),
-            await _step("a connection breaks at 1 MB, the download is resumed, the sum is right", steps.resume),
-            await _step(f"a download manager fetches {_CONNECTIONS} ranges at once", steps.ranges),
-            await _step("a second and a third network may download too", steps.networks),
-            await _step("a fourth one is refused: 403 limit.networks", steps.fourth_network),
-            await _step(f"a preview comes at {PREVIEW_RATE // 10**6} MB/s", steps.preview),
-            await _step("a book is shown in the browser where its plan says so", steps.view),
-            await _step("and not where it does not: 403 view.not_allowed", steps.no_view),
-            await _step("the last download of a link is used up", steps.use_up),
-            await _step("a second device is refused: 410 limit.downloads", steps.second_device),
-            await _step("an expired link is refused: 410 token.expired", steps.expired),
-            await _step("a forged link is refused: 403 token.signature", steps.forged),
-            await _step("a revoked link is refused: 410 token.revoked", steps.revoked),
-            await _step("a Polish edition is refused abroad, and where nobody knows: 403 rule.denied", steps.abroad),
-            await _step("and works in Poland", steps.in_poland),
-            await _step(f"a link for the office is refused outside {OFFICE}: 403 rule.denied", steps.elsewhere),
-            await _step("and works from there", steps.office),
-            await _step(f"the events tell exactly that: {sum(_COUNTED.values())} downloads counted", steps.events),
-            await _step("metrics are for the management token only", steps.metrics),
+            await step("a browser opens the link's page, which counts nothing", steps.page),
+            await step("the e-book is downloaded whole, its SHA-256 is right", steps.book),
+            await step("HEAD tells its size and counts nothing", steps.head),
+            await step("a connection breaks at 1 MB, the download is resumed, the sum is right", steps.resume),
+            await step(f"a download manager fetches {_CONNECTIONS} ranges at once", steps.ranges),
+            await step("a second and a third network may download too", steps.networks),
+            await step("a fourth one is refused: 403 limit.networks", steps.fourth_network),
+            await step(f"a preview comes at {PREVIEW_RATE // 10**6} MB/s", steps.preview),
+            await step("a book is shown in the browser where its plan says so", steps.view),
+            await step("and not where it does not: 403 view.not_allowed", steps.no_view),
+            await step("the last download of a link is used up", steps.use_up),
+            await step("a second device is refused: 410 limit.downloads", steps.second_device),
+            await step("an expired link is refused: 410 token.expired", steps.expired),
+            await step("a forged link is refused: 403 token.signature", steps.forged),
+            await step("a revoked link is refused: 410 token.revoked", steps.revoked),
+            await step("a Polish edition is refused abroad, and where nobody knows: 403 rule.denied", steps.abroad),
+            await step("and works in Poland", steps.in_poland),
+            await step(f"a link for the office is refused outside {OFFICE}: 403 rule.denied", steps.elsewhere),
+            await step("and works from there", steps.office),
+            await step("a shop says that an order is paid: its buyer has a mail, and with it the file", shop.paid),
+            await step("the shop says so again, and there is no second mail", shop.paid_again),
+            await step("an order that is not paid gets nothing", shop.unpaid),
+            await step("the order is refunded, and its link refused: 410 token.revoked", shop.refunded),
+            await step(f"the events tell exactly that: {sum(_COUNTED.values())} downloads counted", steps.events),
+            await step("metrics are for the management token only", steps.metrics),
         ]
     seconds = time.monotonic() - began
     verdict = "all as it should be" if all(results) else f"{results.count(False)} of {len(results)} steps went wrong"
     print_line(f"{verdict}, in {seconds:.1f} s")
     return all(results)
-
-
-async def _step(title: str, step: Callable[[], Awaitable[None]]) -> bool:
-    began = time.monotonic()
-    wrong = ""
-    try:
-        async with asyncio.timeout(STEP_SECONDS):
-            await step()
-    except _Wrong as error:
-        wrong = str(error)
-    except TimeoutError:
-        wrong = f"it took more than {STEP_SECONDS:.0f} s"
-    except (aiohttp.ClientError, GatewayError, OSError) as error:
-        wrong = f"{type(error).__name__}: {error}"
-    sys.stdout.write(_mark(not wrong))
-    print_line(f" {time.monotonic() - began:5.2f} s  {title}" + (f": {wrong}" if wrong else ""))
-    return not wrong
-
-
-def _mark(good: bool) -> str:
-    tick, cross = ("✓", "✗") if (sys.stdout.encoding or "").lower().startswith("utf") else ("ok", "NO")
-    return painted(tick, "green") if good else painted(cross, "red")
 
 
 class _Tour:
@@ -131,9 +108,9 @@ class _Tour:
     async def page(self) -> None:
         reader = await self._buyer("198.51.100.7", BROWSER)
         async with reader.get(self._stage.link("BOOK"), headers={"Accept": "text/html"}) as answer:
-            _expect(answer, 200)
+            expect(answer, 200)
             if "The Sea.pdf" not in await answer.text():
-                raise _Wrong("the page does not name the file")
+                raise Wrong("the page does not name the file")
 
     async def book(self) -> None:
         reader = await self._buyer("198.51.100.7", "curl/8.5.0")
@@ -143,24 +120,24 @@ class _Tour:
     async def head(self) -> None:
         reader = await self._buyer("192.0.2.44", "Wget/1.21")
         async with reader.head(self._stage.file("BOOK")) as answer:
-            _expect(answer, 200)
+            expect(answer, 200)
             size = (self._stage.files / BOOK).stat().st_size
             if answer.content_length != size:
-                raise _Wrong(f"it tells {answer.content_length} bytes of {size}")
+                raise Wrong(f"it tells {answer.content_length} bytes of {size}")
 
     async def resume(self) -> None:
         # A small buffer, so that what was sent and never read stays little.
         listener = await self._buyer("203.0.113.77", "Player/1.0", _small_socket)
         address, got = self._stage.file("ALBUM", 1), bytearray()
         async with listener.get(address) as answer:
-            _expect(answer, 200)
+            expect(answer, 200)
             etag = answer.headers["ETag"]
             while len(got) < _READ_BEFORE_LEAVING:
                 got += await answer.content.readany()
             answer.close()
         rest = {"Range": f"bytes={len(got)}-", "If-Range": etag}
         async with listener.get(address, headers=rest) as answer:
-            _expect(answer, 206)
+            expect(answer, 206)
             got += await answer.read()
         self._check(bytes(got), TUNE)
 
@@ -168,13 +145,13 @@ class _Tour:
         manager = await self._buyer("198.51.100.200", "Manager/2.0")
         address = self._stage.file("ALBUM", 2)
         async with manager.head(address) as answer:
-            _expect(answer, 200)
+            expect(answer, 200)
             size = answer.content_length or 0
         edges = [size * part // _CONNECTIONS for part in range(_CONNECTIONS + 1)]
 
         async def part(first: int, end: int) -> bytes:
             async with manager.get(address, headers={"Range": f"bytes={first}-{end - 1}"}) as answer:
-                _expect(answer, 206)
+                expect(answer, 206)
                 return await answer.read()
 
         parts = await asyncio.gather(*(part(*pair) for pair in pairwise(edges)))
@@ -192,14 +169,14 @@ class _Tour:
         await self._whole(await self._buyer(_IN_POLAND, "Player/1.0"), self._stage.file("PREVIEW"), TUNE)
         least = (self._stage.files / TUNE).stat().st_size / PREVIEW_RATE * _RATE_TOLERANCE
         if time.monotonic() - began < least:
-            raise _Wrong(f"it took {time.monotonic() - began:.1f} s and not {least:.1f} s")
+            raise Wrong(f"it took {time.monotonic() - began:.1f} s and not {least:.1f} s")
 
     async def view(self) -> None:
         reader = await self._buyer(_IN_POLAND, BROWSER)
         async with reader.get(self._stage.file("READ"), params={"view": "1"}) as answer:
-            _expect(answer, 200)
+            expect(answer, 200)
             if not answer.headers["Content-Disposition"].startswith("inline"):
-                raise _Wrong("it would be saved and not shown")
+                raise Wrong("it would be saved and not shown")
             self._check(await answer.read(), BOOK)
 
     async def no_view(self) -> None:
@@ -245,26 +222,26 @@ class _Tour:
                 break
             await asyncio.sleep(0.05)
         if sorted(begun) != sorted(closed):
-            raise _Wrong(f"{len(begun)} transfers began and {len(closed)} have an end")
+            raise Wrong(f"{len(begun)} transfers began and {len(closed)} have an end")
         counted: Counter[tuple[str, str]] = Counter()
         for event in events:
             if "counted" in event:
                 counted[event["order.id"], event["file.key"]] += int(event["counted"])
         if counted != _COUNTED:
-            raise _Wrong(f"they count {dict(counted)}")
+            raise Wrong(f"they count {dict(counted)}")
         denied = Counter(event["reason"] for event in events if event["type"] == "download.denied")
         if denied != _DENIED:
-            raise _Wrong(f"they tell of the refusals {dict(denied)}")
+            raise Wrong(f"they tell of the refusals {dict(denied)}")
 
     async def metrics(self) -> None:
         ops = await self._buyer("127.0.0.1", "Prometheus/3.0")
         address = f"{self._stage.management}/metrics"
         async with ops.get(address) as answer:
-            _expect(answer, 401)
+            expect(answer, 401)
         async with ops.get(address, headers={"Authorization": f"Bearer {self._stage.management_token}"}) as answer:
-            _expect(answer, 200)
+            expect(answer, 200)
             if "gateway_bytes_delivered_total" not in await answer.text():
-                raise _Wrong("no bytes are measured")
+                raise Wrong("no bytes are measured")
 
     async def _buyer(
         self, address: str, agent: str, socket_factory: aiohttp.SocketFactoryType | None = None
@@ -279,25 +256,20 @@ class _Tour:
 
     async def _whole(self, buyer: aiohttp.ClientSession, address: str, key: str) -> None:
         async with buyer.get(address) as answer:
-            _expect(answer, 200)
+            expect(answer, 200)
             self._check(await answer.read(), key)
 
     def _check(self, data: bytes, key: str) -> None:
         if hashlib.sha256(data).hexdigest() != self._stage.digests[key]:
-            raise _Wrong(f"{len(data)} bytes came, and they are not {key}")
+            raise Wrong(f"{len(data)} bytes came, and they are not {key}")
 
     async def _refused(self, buyer: aiohttp.ClientSession, name: str, status: int, reason: str) -> None:
         name, _, query = name.partition("?")
         async with buyer.get(self._stage.file(name) + (query and f"?{query}")) as answer:
-            _expect(answer, status)
+            expect(answer, status)
             told = (await answer.json(content_type="application/problem+json")).get("reason")
             if told != reason:
-                raise _Wrong(f"the reason is {told}")
-
-
-def _expect(answer: aiohttp.ClientResponse, status: int) -> None:
-    if answer.status != status:
-        raise _Wrong(f"the answer is {answer.status} and not {status}")
+                raise Wrong(f"the reason is {told}")
 
 
 def _small_socket(found: aiohttp.AddrInfoType) -> socket.socket:

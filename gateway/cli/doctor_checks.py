@@ -20,7 +20,9 @@ from gateway.backends.redis_client import Wire, connect
 from gateway.backends.redis_facts import look
 from gateway.backends.redis_links import RedisLinks
 from gateway.backends.s3_exposure import ListRefused, probe, sample
-from gateway.bootstrap import open_store, read_rules, stored
+from gateway.bootstrap.files import read_rules
+from gateway.bootstrap.origin import open_store, stored
+from gateway.cli.doctor_orders import order_checks
 from gateway.errors import FileMissing, GatewayError, LedgerDown, OriginError
 from gateway.policy.checkup import (
     Check,
@@ -60,7 +62,7 @@ def of_settings(settings: Settings) -> Iterator[Line]:
     yield from of_keys(signing.kid if signing else None, secrets)
     yield of_public_url(settings.public_url, settings.tls is not None)
     token = settings.management.token
-    yield of_management(token.get_secret_value() if token else None)
+    yield of_management(token.get_secret_value() if token else None, len(settings.management.users))
     if settings.when_redis_is_down == "deny":
         yield Line("ok", "redis_down", "downloads are refused while Redis is down")
     else:
@@ -120,7 +122,7 @@ class Checks:
             found["geo"] = self._geo
         if self._settings.rules is not None:
             found["rules"] = self._rules
-        return found
+        return found | order_checks(self._settings)
 
     async def _redis(self, report: Report) -> None:
         embedded = self._settings.redis.get_secret_value().startswith("embedded://")

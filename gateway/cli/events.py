@@ -15,7 +15,7 @@ from gateway.policy.events import TYPES
 from gateway.policy.shards import shard_of
 
 if TYPE_CHECKING:
-    from gateway.bootstrap import Tools
+    from gateway.bootstrap.redis import Tools
     from gateway.ports import Fields
     from gateway.settings import Settings
 

@@ -19,7 +19,7 @@ from gateway.cli.options import DEFAULT_CONFIG
 from gateway.errors import LedgerDown, SettingsError
 
 if TYPE_CHECKING:
-    from gateway.bootstrap import Tools
+    from gateway.bootstrap.redis import Tools
     from gateway.settings import Settings
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ def read_settings(config: Path | None) -> Settings:
 
 def with_tools(config: Path | None, work: Callable[[Settings, Tools], Coroutine[None, None, T]]) -> T:
     """What `work` returns, with everything it needs opened before and closed after."""
-    from gateway.bootstrap import open_tools  # noqa: PLC0415  # `gateway --help` needs none of it
+    from gateway.bootstrap.redis import open_tools  # noqa: PLC0415  # `gateway --help` needs none of it
 
     settings = read_settings(config)
 
