@@ -27,8 +27,8 @@ from gateway.shops.base import Headers, Ignored, Shop
 log = logging.getLogger(__name__)
 
 TOKEN_ID_BYTES = 12
-PATIENCE = 60_000
-"""Milliseconds for which a webhook is this worker's."""
+PATIENCE = 15_000
+"""Milliseconds for which a webhook is this worker's: longer than the store and the book can take together."""
 PAUSES = (1_000, 10_000, 60_000, 600_000, 3_600_000)
 """Milliseconds until a webhook that failed is tried again; the last one again and again."""
 
