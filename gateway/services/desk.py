@@ -5,19 +5,21 @@ Law: all that can be refused is refused first; then the act goes on record; then
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, LedgerFault
 from gateway.policy.decide import expiry_of, limits_of, plan_of
 from gateway.policy.limits import BY_NAME
 from gateway.policy.links import Link, state
 from gateway.policy.model import Claims, Deny, FileEntry, Limits, Network, Plan
 from gateway.policy.ruleset import RuleSet
 from gateway.policy.shards import shard_of
-from gateway.policy.standing import Standing, is_order_id
+from gateway.policy.standing import Command, Standing, is_order_id
 from gateway.policy.units import format_duration
 from gateway.ports import ControlLog, EventLog, LinkRegistry
 from gateway.services import linking
@@ -50,10 +52,33 @@ class LinkBook(LinkRegistry, Protocol):
 
 
 class Control(ControlLog, Protocol):
-    """The control stream, for who reads it as a whole."""
+    """The control stream, for who reads it up to now and stops."""
 
-    async def read_all(self) -> Standing:
+    def follow(self, last: str) -> AsyncGenerator[tuple[str, list[Command]], None]: ...
+
+
+class Orders:
+    """What was ordered of links so far. Each command is read once; as in the workers, none is ever forgotten."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._standing = Standing()
+        self._last = "0"
+        self._reading = asyncio.Lock()
+
+    async def until_now(self) -> Standing:
         """Every command until now. Raises GatewayError where one of them cannot be read, LedgerDown."""
+        try:
+            async with self._reading, aclosing(self._control.follow(self._last)) as pages:
+                async for last, commands in pages:
+                    for command in commands:
+                        self._standing.apply(command)
+                    self._last = last
+                    if not commands:
+                        break
+        except LedgerFault as error:
+            raise GatewayError(str(error)) from None
+        return self._standing
 
 
 class Taken(Protocol):
@@ -157,6 +182,7 @@ class LinkDesk:
         self._links = links
         self._events = events
         self._control = control
+        self._ordered = Orders(control)
         self._counters = counters
         self.sign = sign
         self._issuer = issuer
@@ -200,7 +226,7 @@ class LinkDesk:
 
     async def now(self, links: Iterable[Link]) -> list[Now]:
         """The links as they stand. Raises SettingsError, LedgerDown."""
-        rules, standing = self._rules(), await self._control.read_all()
+        rules, standing = self._rules(), await self._ordered.until_now()
 
         def now(link: Link) -> Now:
             plan = _plan_now(link.claims, rules)
@@ -227,7 +253,7 @@ class LinkDesk:
 
     async def revoke(self, subject: linking.Subject, record: Record) -> linking.Done:
         """See linking.revoke."""
-        standing = await self._control.read_all()
+        standing = await self._ordered.until_now()
         await record()
         return await linking.revoke(
             subject, standing=standing, control=self._control, events=self._events, shards=self._shards
@@ -235,7 +261,7 @@ class LinkDesk:
 
     async def extend(self, subject: linking.Subject, expires_at: int, record: Record) -> linking.Done:
         """See linking.extend; the counters are kept as long. Raises also SettingsError."""
-        rules, standing, none = self._rules(), await self._control.read_all(), Standing()
+        rules, standing, none = self._rules(), await self._ordered.until_now(), Standing()
 
         def ends_at(claims: Claims) -> int:
             return expiry_of(claims, _plan_now(claims, rules), none)

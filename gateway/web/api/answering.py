@@ -146,13 +146,13 @@ class IssuedAnswer(Answer):
 
 
 class OrderAnswer(FoundOrder):
-    """An order as far as it is known."""
+    """An order as far as it is known; `mails` is null where they could not be read after a change that was made."""
 
     confirmed: bool
     buyer: BuyerAnswer
     lines: tuple[LineAnswer, ...]
     holdings: tuple[HoldingAnswer, ...]
-    mails: tuple[MailAnswer, ...]
+    mails: tuple[MailAnswer, ...] | None
     links: tuple[IssuedAnswer, ...]
 
 
@@ -218,8 +218,8 @@ def found_order(order: Order) -> FoundOrder:
     )
 
 
-def order_answer(order: Order, mails: Sequence[Mail], *, needs_confirmation: bool) -> OrderAnswer:
-    """An order, for a caller."""
+def order_answer(order: Order, mails: Sequence[Mail] | None, *, needs_confirmation: bool) -> OrderAnswer:
+    """An order, for a caller. `mails`: None where they are not known."""
     buyer = order.buyer.value
     until = order.holding(needs_confirmation=needs_confirmation).until
     return OrderAnswer.model_validate(
@@ -227,7 +227,7 @@ def order_answer(order: Order, mails: Sequence[Mail], *, needs_confirmation: boo
             **found_order(order).model_dump(),
             "confirmed": order.confirmed.value,
             "buyer": {
-                "email": buyer.email,
+                "email": order.email,
                 "name": buyer.name,
                 "customer_id": buyer.customer_id,
                 "language": buyer.language,
@@ -243,7 +243,9 @@ def order_answer(order: Order, mails: Sequence[Mail], *, needs_confirmation: boo
                 for line in order.lines.value
             ],
             "holdings": [{"file": file, "until": None if end is None else utc(end)} for file, end in until.items()],
-            "mails": [
+            "mails": None
+            if mails is None
+            else [
                 {
                     "mail_id": mail.mail_id,
                     "state": mail.state,

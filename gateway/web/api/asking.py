@@ -45,7 +45,14 @@ def _network(value: str) -> str:
     return value
 
 
+def _nameless(value: str) -> str:
+    if "@" in value:
+        raise ValueError("holds an @, and everybody can read a token; write an id that is no e-mail address")
+    return value
+
+
 Text = Annotated[str, StringConstraints(min_length=1, max_length=TEXT_MAX, pattern=_TEXT)]
+PublicId = Annotated[Text, AfterValidator(_nameless)]
 Moment = Annotated[
     str,
     AfterValidator(_moment),
@@ -104,8 +111,8 @@ class AskedLink(Body):
     """A link to be made. Everybody can read a token: no e-mail address belongs into it."""
 
     files: Annotated[tuple[NewFile, ...], Field(min_length=1, max_length=FILES_MAX)]
-    order_id: Text | None = Field(default=None, examples=["10001"])
-    customer_id: Text | None = Field(default=None, examples=["C7"])
+    order_id: PublicId | None = Field(default=None, description="Without @.", examples=["10001"])
+    customer_id: PublicId | None = Field(default=None, description="Without @.", examples=["C7"])
     plan: Text | None = Field(default=None, description="A plan of the rules file; else its default plan.")
     tier: Text | None = None
     expires: Moment | None = Field(default=None, description="Else as the plan says, else in 30 days.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from functools import partial
@@ -19,6 +20,8 @@ from gateway.web.api.call import Asked
 from gateway.web.api.problems import Problem
 
 KEY_SECONDS = 86_400
+LOOKS, LOOK_EVERY = 20, 0.05
+"""How often, and after how many seconds each, to look for a link that somebody else has begun to make: for 1 s."""
 
 
 async def create(asked: Asked) -> MadeLink:
@@ -90,8 +93,18 @@ async def _begun(asked: Asked, claims: Claims) -> tuple[Claims, bool]:
         first = read_link(known["link"]).claims
     except ValueError as error:
         raise GatewayError(f"what was asked for with this Idempotency-Key cannot be read: {error}") from None
+    if first.token_id != claims.token_id:
+        await _wait_for(first.token_id, asked)
     # Who died between the two has left a key without its link: that is made now.
     return first, first.token_id != claims.token_id and await asked.office.links.find(first.token_id) is not None
+
+
+async def _wait_for(token_id: str, asked: Asked) -> None:
+    """Returns when the link is there, or after as long as it may take whoever came first to make it."""
+    for _ in range(LOOKS):
+        if await asked.office.links.find(token_id) is not None:
+            return
+        await asyncio.sleep(LOOK_EVERY)
 
 
 def _new_link(body: AskedLink) -> NewLink:

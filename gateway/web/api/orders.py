@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 
+from gateway.errors import GatewayError
+from gateway.order_ports import Mail
 from gateway.policy.orders import Order
 from gateway.policy.shards import shard_of
 from gateway.services.order_desk import OrderDesk
@@ -14,6 +19,8 @@ from gateway.web.api.problems import Problem
 
 LOOKED_AT_MAX = 20_000
 """Events of other orders that one page may go through."""
+LOOK_FOR = 1.0
+"""Seconds that one page may go through events."""
 ANSWER_WITHIN = 2.0
 
 
@@ -28,7 +35,8 @@ async def find(asked: Asked) -> FoundOrders:
 
 async def show(asked: Asked) -> OrderAnswer:
     """One order."""
-    return await _told(asked, await _order(asked))
+    order = await _order(asked)
+    return _shown(asked, order, await _desk(asked).book.mails(order.order_id))
 
 
 async def events(asked: Asked) -> EventsAnswer:
@@ -37,11 +45,13 @@ async def events(asked: Asked) -> EventsAnswer:
     shard = shard_of(order_id, asked.office.settings.shards)
     after = _position(page.after) if page.after else (0, -1)
     found: list[dict[str, str]] = []
-    last, looked_at = "", 0
+    last, looked_at, began = "", 0, time.monotonic()
     async for entry_id, fields in asked.office.tools.events.scan(shard, since_ms=after[0]):
         if _position(entry_id) <= after:
             continue
-        if len(found) == page.limit or looked_at == LOOKED_AT_MAX:
+        # At least one is looked at, so whoever asks again and again comes to the end.
+        is_late = looked_at > 0 and time.monotonic() - began > LOOK_FOR
+        if is_late or len(found) == page.limit or looked_at == LOOKED_AT_MAX:
             return EventsAnswer(events=tuple(found), next=last)
         looked_at += 1
         last = entry_id
@@ -107,9 +117,17 @@ async def _order(asked: Asked) -> Order:
 
 
 async def _told(asked: Asked, order: Order) -> OrderAnswer:
+    """The order after it was changed. That is done, and would be done twice if anything failed here."""
+    mails: Sequence[Mail] | None = None
+    with suppress(GatewayError, TimeoutError):
+        async with asyncio.timeout(ANSWER_WITHIN):
+            mails = await _desk(asked).book.mails(order.order_id)
+    return _shown(asked, order, mails)
+
+
+def _shown(asked: Asked, order: Order, mails: Sequence[Mail] | None) -> OrderAnswer:
     shops = asked.office.settings.shops
     needs_confirmation = any(shop.name == order.shop and shop.require_confirmation for shop in shops)
-    mails = await _desk(asked).book.mails(order.order_id)
     return order_answer(order, mails, needs_confirmation=needs_confirmation)
 
 

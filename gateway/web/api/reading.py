@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.policy.claims import TEXT_MAX
+from gateway.policy.standing import is_order_id
 from gateway.web.api.call import Call
 from gateway.web.api.problems import Problem
 
@@ -21,6 +22,8 @@ WITHIN = 8.0
 KEY = "Idempotency-Key"
 KEY_PATTERN = "^[!-~]{1,128}$"
 TOKEN_ID_PATTERN = "^[!-z|~]{1,128}$"  # noqa: S105  what an id looks like
+_PASTED = re.compile(r"[@%]|(?<![0-9A-Za-z])ey[^.]*\.[^.]*\.|[\w-]{20,}\.[\w-]{20,}")
+"""An address, also one that is encoded twice, or a token (RFC 7519) or most of one, alone or in its link."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -35,6 +38,19 @@ def path_of(request: web.Request) -> Mapping[str, str]:
     if len(order_id) > TEXT_MAX or not order_id.isprintable():
         raise Problem(404, "order.unknown", f"No order has such an id: it is 1 to {TEXT_MAX} printable characters.")
     return ids
+
+
+def recordable(ids: Mapping[str, str]) -> dict[str, str | None]:
+    """The `order_id` and the `token_id` of a path, as far as they may go on record: whatever can be no id, or may be a
+    token or an address that was pasted in the place of one, is None.
+    """
+    order_id, token_id = ids.get("order_id", ""), ids.get("token_id", "")
+    is_order = len(order_id) <= TEXT_MAX and order_id.isprintable() and is_order_id(order_id)
+    is_token = re.fullmatch(TOKEN_ID_PATTERN.strip("^$"), token_id) is not None
+    return {
+        "order_id": order_id if is_order and not _PASTED.search(order_id) else None,
+        "token_id": token_id if is_token and not _PASTED.search(token_id) else None,
+    }
 
 
 def query_of(request: web.Request, call: Call) -> BaseModel:

@@ -24,7 +24,7 @@ from gateway.web.api.calls import CALLS, ROOT
 from gateway.web.api.office import OfficeClosed, Offices
 from gateway.web.api.openapi import describe_api
 from gateway.web.api.problems import Problem
-from gateway.web.api.reading import body_of, key_of, path_of, query_of
+from gateway.web.api.reading import body_of, key_of, path_of, query_of, recordable
 from gateway.web.api.users import User
 
 log = logging.getLogger(__name__)
@@ -111,10 +111,7 @@ class Api:
 
     async def _record_refusal(self, request: web.Request, call: Call, status: int) -> None:
         """That somebody tried is told where it can be: nothing came of it, so nothing waits for it."""
-        ids = request.match_info
-        event = acted(
-            USER.get().name, call.name, status=status, order_id=ids.get("order_id"), token_id=ids.get("token_id")
-        )
+        event = acted(USER.get().name, call.name, status=status, **recordable(request.match_info))
         with suppress(GatewayError, TimeoutError):
             async with asyncio.timeout(RECORD_WITHIN), self._offices.visit() as office:
                 await record(event, office.tools.events, office.settings.shards)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
+from gateway.backends import redis_control
 from gateway.policy.model import Claims
+from gateway.policy.shards import shard_of
+from gateway.policy.standing import Command, read_command, write_command
 from gateway.policy.tokens import parse
+from gateway.services.staff import record
 from gateway.settings import Settings
+from gateway.web.api import call
 
 Ask = Callable[..., Awaitable[Any]]
 Acted = Callable[[], Awaitable[list[dict[str, str]]]]
@@ -83,6 +88,53 @@ async def test_several_at_once_with_one_key_make_one_link(ask: Ask) -> None:
     assert len((await ask("ops", "GET", "/links?order=10001")).body["links"]) == 1
 
 
+async def test_who_comes_while_the_link_is_being_made_waits_for_it(
+    ask: Ask, acted: Acted, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made once, and told once."""
+
+    async def slowly(*given: Any) -> None:
+        await asyncio.sleep(0.2)
+        await record(*given)
+
+    monkeypatch.setattr(call, "record", slowly)
+    headers = {"Idempotency-Key": "k"}
+    made = await asyncio.gather(*(ask("ops", "POST", "/links", NEW, headers=headers) for _ in range(4)))
+    assert ({each.status for each in made}, len({each.body["link"] for each in made})) == ({201}, 1)
+    async with Redis.from_url(settings.redis.get_secret_value(), decode_responses=True) as client:
+        stream = f"gw:{{{shard_of('10001', settings.shards)}}}:events"
+        kinds = [fields["type"] for _, fields in await client.xrange(stream)]
+    assert kinds == ["staff.acted", "link.created"]
+
+
+async def test_what_others_order_meanwhile_counts_and_nothing_is_read_twice(
+    ask: Ask, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = 0
+
+    def counted(fields: Mapping[str, str]) -> Command:
+        nonlocal read
+        read += 1
+        return read_command(fields)
+
+    monkeypatch.setattr(redis_control, "read_command", counted)
+    made = (await ask("ops", "POST", "/links", NEW)).body
+    claims = parse(made["link"].rpartition("/")[2], settings.key_set(), settings.issuer)
+    assert isinstance(claims, Claims)
+    others = [Command("revoke", 1, token_key=f"{number:032x}") for number in range(20)]
+    async with Redis.from_url(settings.redis.get_secret_value()) as client:
+        for command in (*others, Command("revoke", 1, token_key=claims.token_key)):
+            await client.xadd("gw:{0}:control", dict(write_command(command).items()))
+        for _ in range(5):
+            assert (await ask("ops", "GET", f"/links/{made['token_id']}")).body["state"] == "revoked"
+        assert read == 21
+        await client.delete("gw:{0}:control")
+        assert (await ask("ops", "GET", f"/links/{made['token_id']}")).body["state"] == "revoked"
+        await client.xadd("gw:{0}:control", {"v": "none"})
+        refused = await ask("ops", "GET", f"/links/{made['token_id']}")
+        assert (refused.status, "cannot be read" in refused.body["detail"]) == (409, True)
+
+
 async def test_who_died_between_the_key_and_the_link_is_helped(ask: Ask, settings: Settings) -> None:
     headers = {"Idempotency-Key": "k"}
     first = await ask("ops", "POST", "/links", {"files": [{"key": "a"}]}, headers=headers)
@@ -113,6 +165,8 @@ async def test_who_died_between_the_key_and_the_link_is_helped(ask: Ask, setting
         ({**NEW, "plan": "gold"}, 422, "Plan: there is no plan gold; write one of standard."),
         ({**NEW, "plan": "standard", "limits": {"downloads": 6}}, 422, "Downloads can only tighten the plan standard"),
         ({**NEW, "order_id": " 1"}, 422, "order_id: "),
+        ({**NEW, "order_id": "buyer@example.com"}, 422, "order_id holds an @, and everybody can read a token; write"),
+        ({**NEW, "customer_id": "buyer@example.com"}, 422, "customer_id holds an @, and everybody can read a token"),
         ([], 422, ""),
     ],
 )

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 
+from gateway.backends.order_book import SqlOrderBook
+from gateway.backends.redis_events import Entry, RedisEventLog
 from gateway.bootstrap.orders import open_desk
+from gateway.errors import OrdersDown
+from gateway.order_ports import Mail
 from gateway.settings import Settings
+from gateway.web.api import orders, routes
 
 Ask = Callable[..., Awaitable[Any]]
 Acted = Callable[[], Awaitable[list[dict[str, str]]]]
@@ -100,3 +106,50 @@ async def test_the_timeline_in_pages(limit: int, ask: Ask) -> None:
         pages += 1
         assert pages < 20
     assert kinds == ["staff.acted", "link.created"] * 3
+
+
+async def test_a_page_of_a_busy_shop_ends_in_time_and_the_next_goes_on(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Redis as slow as can be: what one page may take is not enough for all of it."""
+    for _ in range(6):
+        assert (await ask("ops", "POST", "/links", {"files": [{"key": "a"}], "order_id": "10001"})).status == 201
+    scan = RedisEventLog.scan
+
+    async def slowly(self: RedisEventLog, *given: Any, **named: Any) -> AsyncIterator[Entry]:
+        async for entry in scan(self, *given, **named):
+            await asyncio.sleep(0.1)
+            yield entry
+
+    monkeypatch.setattr(RedisEventLog, "scan", slowly)
+    monkeypatch.setattr(routes, "READ_WITHIN", 1.0)
+    monkeypatch.setattr(orders, "LOOK_FOR", 0.2)
+    kinds, after, pages = [], "", 0
+    while after is not None:
+        page = await ask("read-only", "GET", f"/orders/10001/events{after and f'?after={after}'}")
+        assert page.status == 200
+        kinds += [event["type"] for event in page.body["events"]]
+        after, pages = page.body["next"], pages + 1
+    assert kinds == ["staff.acted", "link.created"] * 6
+    assert pages > 1
+
+
+@pytest.mark.parametrize("how", ["refuses", "is silent"])
+async def test_what_was_done_is_not_asked_for_again_because_the_mails_cannot_be_read(
+    how: str, ask: Ask, paid: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(_self: SqlOrderBook, _order_id: str) -> list[Mail]:
+        if how == "is silent":
+            await asyncio.Event().wait()
+        raise OrdersDown("the order book does not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqlOrderBook, "mails", fails)
+        patched.setattr(orders, "ANSWER_WITHIN", 0.3)
+        sent = await ask("support", "POST", f"/orders/{paid}/resend", {"to": "other@example.com"})
+        assert (sent.status, sent.body.get("mails", "")) == (200, None)
+        assert sent.body["buyer"]["email"] == "other@example.com"
+        patched.setattr(routes, "READ_WITHIN", 0.6)
+        assert (await ask("support", "GET", f"/orders/{paid}")).status == 503
+    async with open_desk(settings) as (book, _):
+        assert len(await book.mails(paid)) == 2
