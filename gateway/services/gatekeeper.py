@@ -189,8 +189,9 @@ class Gatekeeper:
                 self._tokens.popitem(last=False)
         return timely(claims, int(time.time())) or claims
 
-    async def admit(self, request: DownloadRequest, *, fresh: bool = False) -> Admitted | Refused:
+    async def admit(self, request: DownloadRequest, *, fresh: bool = False, limits: bool = True) -> Admitted | Refused:
         """Decide on one request and reserve what it costs; `fresh` asks the origin again for what the object is now.
+        Without `limits` nothing is reserved, so nothing may be sent: it is yet to be known what will be.
 
         Raises nothing but CancelledError: what is broken becomes a refusal.
         """
@@ -210,7 +211,7 @@ class Gatekeeper:
             decision = self._decide(case, claims, file)
             if isinstance(decision, Deny):
                 return await self._refuse(decision, case)
-            return await self._reserve_for(case, claims, decision, fresh=fresh)
+            return await self._reserve_for(case, claims, decision, fresh=fresh, limits=limits)
         except GatewayError as error:
             log.warning("request %s was refused: %s", request.request_id, error)
             return await self._refuse(Deny(reason_of(error)), case)
@@ -285,7 +286,9 @@ class Gatekeeper:
             now=time.time(),
         )
 
-    async def _reserve_for(self, case: _Case, claims: Claims, allow: Allow, *, fresh: bool) -> Admitted | Refused:
+    async def _reserve_for(
+        self, case: _Case, claims: Claims, allow: Allow, *, fresh: bool, limits: bool
+    ) -> Admitted | Refused:
         request, file = case.request, allow.file
         if await self._is_too_late(claims, allow):
             return await self._refuse(Deny(Reason.TOKEN_EXPIRED, plan=allow.plan), case)
@@ -295,6 +298,8 @@ class Gatekeeper:
         else:
             stored = await self._store.stat(file.key, fresh=fresh)
             plan = plan_response(request, stored, file.shown_name, now=int(time.time()), boundary=secrets.token_hex(16))
+        if not limits:
+            return Admitted(request, claims, file, stored, plan, None, allow.rate)
         ask = self._ask(case, claims, allow=allow, stored=stored, plan=plan)
         charged = plan.sends_body or (plan.elsewhere and request.method == "GET")
         reservation = await self._reserving.reserve(ask) if charged else await self._ledger.peek(ask)

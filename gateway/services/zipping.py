@@ -31,6 +31,7 @@ AT_ONCE = 8
 """Files of one ZIP that are looked up at a time."""
 CLOSED_PATIENCE = SILENCE + PATIENCE
 MEDIA_TYPE = "application/zip"
+PARTIAL = 206
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,33 +72,59 @@ class Zipping:
         self.sums = sums
 
     async def plan(self, asked: DownloadRequest) -> ZipPlan | Refused:
-        """The answer to a GET or HEAD of a link's ZIP; refused where any of its files would be.
+        """The answer to a GET or HEAD of a link's ZIP; refused where any file that it sends something of would be,
+        and where any other would be for more than its limits or its time.
 
         Raises nothing but CancelledError.
         """
         look = _bare(asked, method="HEAD")
+        # What a resume does not touch may be used up by what was sent before it: its limits are asked for afterwards.
+        whole = asked.method == "HEAD" or asked.range is None
         # What is some seconds old would only come out in mid-body, and break it off.
         fresh = asked.method == "GET"
-        first = await self.gatekeeper.admit(replace(look, file_number=1), fresh=fresh)
+        first = await self.gatekeeper.admit(replace(look, file_number=1), fresh=fresh, limits=whole)
         if isinstance(first, Refused):
             return first
         claims = first.claims
         if any(file.key is None for file in claims.files):
             return Refused(Deny(Reason.FILE_UNKNOWN), asked.request_id)
+        looks = [replace(look, file_number=number) for number in range(1, len(claims.files) + 1)]
+        others = await self._admit_others(looks[1:], fresh=fresh, limits=whole)
+        if isinstance(others, Refused):
+            return others
+        plan = await self._answer(asked, claims, [each.stored for each in (first, *others)])
+        if whole:
+            return plan
+        if plan.status == PARTIAL:
+            # The first is asked for as it is sent before there is a status: only its range finds what it goes on with.
+            looks = [looks[piece.number] for piece in plan.pieces if piece.kind == "content"][1:]
+        return await self._refused_by_limits(looks) or plan
+
+    async def _refused_by_limits(self, looks: Sequence[DownloadRequest]) -> Refused | None:
+        if not looks:
+            return None
+        first = await self.gatekeeper.admit(looks[0])
+        if isinstance(first, Refused):
+            return first
+        others = await self._admit_others(looks[1:])
+        return others if isinstance(others, Refused) else None
+
+    async def _admit_others(
+        self, looks: Sequence[DownloadRequest], *, fresh: bool = False, limits: bool = True
+    ) -> Sequence[Admitted] | Refused:
+        """Some at a time, each under a request id of its own; or the first of them that is refused."""
         turns = asyncio.Semaphore(AT_ONCE)
 
-        async def admit(number: int) -> Admitted | Refused:
+        async def admit(look: DownloadRequest) -> Admitted | Refused:
             async with turns:
-                part = replace(look, file_number=number, request_id=new_id())
-                return await self.gatekeeper.admit(part, fresh=fresh)
+                return await self.gatekeeper.admit(replace(look, request_id=new_id()), fresh=fresh, limits=limits)
 
-        numbers = range(2, len(claims.files) + 1)
-        objects = []
-        for each in (first, *await asyncio.gather(*map(admit, numbers))):
+        admitted = []
+        for each in await asyncio.gather(*map(admit, looks)):
             if isinstance(each, Refused):
                 return each
-            objects.append(each.stored)
-        return await self._answer(asked, claims, objects)
+            admitted.append(each)
+        return admitted
 
     async def _answer(self, asked: DownloadRequest, claims: Claims, objects: Sequence[StoredObject]) -> ZipPlan:
         names = unique_names(file.shown_name for file in claims.files)
@@ -266,7 +293,7 @@ def _partial(plan: ZipPlan, span: Span) -> ZipPlan | None:
         elif not known.issuperset(plan.archive.summed(piece)):
             return None
     headers = {**plan.headers, "Content-Range": span.content_range(plan.archive.size)}
-    return replace(plan, status=206, headers=headers, length=span.length, pieces=pieces)
+    return replace(plan, status=PARTIAL, headers=headers, length=span.length, pieces=pieces)
 
 
 def _bare(asked: DownloadRequest, *, method: str) -> DownloadRequest:

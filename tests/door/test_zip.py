@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import json
 import re
 import shutil
 import socket
@@ -232,6 +233,70 @@ async def test_a_broken_download_goes_on_where_it_broke(gateway) -> None:
         assert opened.testzip() is None
         assert [opened.read(name) for name in opened.namelist()] == data
     assert counted(await gateway.settled()) == {"small.bin": 1, "big.bin": 1, "last.bin": 1}
+
+
+async def test_a_resume_asks_nothing_of_files_that_were_used_up_before_it(gateway) -> None:
+    names = ["small.bin", "big.bin", "last.bin"]
+    data = [gateway.file(name, size) for name, size in zip(names, (200_000, BIG, 100_000), strict=True)]
+    token = gateway.token(*names, downloads=1)
+    at_home = {"User-Agent": "a browser", "X-Forwarded-For": "203.0.113.5"}
+    async with Reader(gateway, f"/z/{token}", **at_home) as first:
+        await first.read(9_000_000)
+        etag = re.search(rb"(?i)etag: (\S+)", first.head)[1].decode()
+        got, total = first.body, first.length
+    await gateway.settled()
+    await asyncio.sleep(2.1)  # counting.repeat_window: the first file is complete and takes no more joins
+    assert (await reason(gateway, f"{gateway.base}/d/{token}/1"))[:2] == (410, "limit.downloads")
+    before = await gateway.settled()
+    # From another network only what is asked of the middle of the second file tells that it is the one that was begun.
+    resume = {"Range": f"bytes={len(got)}-", "If-Range": etag, **at_home, "X-Forwarded-For": "198.51.100.7"}
+    status, headers, rest = await fetch(gateway, zip_of(gateway, token), **resume)
+    assert (status, headers["Content-Range"]) == (206, f"bytes {len(got)}-{total - 1}/{total}")
+    with zipfile.ZipFile(io.BytesIO(got + rest)) as opened:
+        assert opened.testzip() is None
+        assert [opened.read(name) for name in opened.namelist()] == data
+    events = await gateway.settled()
+    assert counted(events) == dict.fromkeys(names, 1)
+    denied = [event for event in events[len(before) :] if event["type"] == "download.denied"]
+    assert denied == [], "what was let pass is no refusal"
+
+
+async def test_a_range_is_refused_where_a_file_that_it_touches_is_used_up(gateway, files) -> None:
+    token = gateway.token(*SIZES, downloads=1)
+    status, headers, whole = await fetch(gateway, zip_of(gateway, token))
+    assert status == 200
+    await gateway.settled()
+    await asyncio.sleep(2.1)  # counting.repeat_window
+    total, first_ends = len(whole), whole.index(files["a/one.bin"]) + SIZES["a/one.bin"]
+    for asked, etag in [
+        ("bytes=0-", headers["ETag"]),
+        (f"bytes={first_ends - 1}-{first_ends}", headers["ETag"]),
+        (f"bytes={first_ends}-", headers["ETag"]),
+        (f"bytes={total - 1}-", '"other"'),  # answered with everything
+        (f"bytes={total}-", headers["ETag"]),
+    ]:
+        before = len(await gateway.settled())
+        status, _, told = await fetch(gateway, zip_of(gateway, token), Range=asked, If_Range=etag)
+        assert (status, json.loads(told)["reason"]) == (410, "limit.downloads"), asked
+        denied = (await gateway.settled())[before:]
+        assert json.loads(told)["request_id"] in [event["request.id"] for event in denied]
+    asked = f"bytes={total - 30}-"
+    status, _, end = await fetch(gateway, zip_of(gateway, token), Range=asked, If_Range=headers["ETag"])
+    assert (status, end) == (206, whole[-30:]), "nothing of any file"
+    assert counted(await gateway.settled()) == {name: 1 for name, size in SIZES.items() if size}
+
+
+async def test_a_range_that_sends_no_file_is_refused_where_the_link_is_revoked(gateway, files) -> None:
+    token = gateway.token(*SIZES)
+    _, headers, whole = await fetch(gateway, zip_of(gateway, token))
+    await gateway.command(Command("revoke", int(time.time()), order_id="10001"))
+    for _ in range(100):
+        asked = f"bytes={len(whole) - 30}-"
+        status, _, told = await fetch(gateway, zip_of(gateway, token), Range=asked, If_Range=headers["ETag"])
+        if status != 206:
+            break
+        await asyncio.sleep(0.02)
+    assert (status, json.loads(told)["reason"]) == (410, "token.revoked")
 
 
 async def test_revoked_in_the_middle_it_breaks_off(gateway) -> None:
