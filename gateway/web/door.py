@@ -26,7 +26,7 @@ from gateway.services.zipping import Zipping
 from gateway.transfer.choose import open_channel
 from gateway.web.addresses import Address, FileAddress, HookAddress, LinkAddress, ZipAddress, parse_path
 from gateway.web.archive import ArchiveAnswer
-from gateway.web.hooks import answer_hook
+from gateway.web.hooks import Hooks
 from gateway.web.intake import DEVICE_COOKIE, DEVICE_COOKIE_AGE, read_request
 from gateway.web.link_page import LinkPage
 from gateway.web.metrics import REFUSALS, REQUESTS, STAGE_SECONDS
@@ -74,7 +74,8 @@ class Door:
         self._settlement = services.settlement
         self._status = status
         self._memory = memory
-        self._intake = services.orders.intake if services.orders is not None else None
+        intake = services.orders.intake if services.orders is not None else None
+        self._hooks = Hooks(intake, lambda: memory.has_room() and not status.draining)
         self._turns = Turns()
         self._pages = Pages(brand=settings.brand)
         shop = settings.brand.name
@@ -110,7 +111,7 @@ class Door:
         if address is None:
             return self._refusal(request, request_id, Deny(Reason.LINK_UNKNOWN))
         if isinstance(address, HookAddress):
-            return await answer_hook(request, self._intake, address.shop, request_id)
+            return await self._hooks.answer(request, address.shop, request_id)
         if request.method not in ("GET", "HEAD"):
             return self._explained(request, request_id, "method.not_allowed", 405, more={"Allow": "GET, HEAD"})
         number = address.number if isinstance(address, FileAddress) else 1

@@ -19,7 +19,7 @@ from gateway.web.api.calls import ROOT
 from gateway.web.api.problems import Problem
 from gateway.web.api.routes import USER, Api
 from gateway.web.api.users import User, identify
-from gateway.web.status import WorkerView
+from gateway.web.status import WorkerView, in_front
 
 _PLAIN = "text/plain"
 _PROMETHEUS = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
@@ -106,7 +106,7 @@ class _Pages:
 
     async def readyz(self, _request: web.Request) -> web.Response:
         views = self._supervised.views()
-        ready = any(view.ready for view in views)
+        ready = any(view.ready for view in in_front(views))
         workers = [{"slot": view.slot, "ready": view.ready, "missing": list(view.missing)} for view in views]
         return web.json_response({"ready": ready, "workers": workers}, status=200 if ready else 503)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 SILENT_AFTER = 5.0
@@ -104,6 +104,7 @@ class WorkerView:
     starts: int
     report: Report | None
     age: float
+    background: bool = False
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -119,3 +120,8 @@ class WorkerView:
     @property
     def ready(self) -> bool:
         return not self.missing
+
+
+def in_front(views: Sequence[WorkerView]) -> list[WorkerView]:
+    """Those that serve the public; all, where none is meant to."""
+    return [view for view in views if not view.background] or list(views)

@@ -24,7 +24,7 @@ from gateway.web.last_good import LastGood
 from gateway.web.listener import address_text, close_all
 from gateway.web.management import build_management
 from gateway.web.metrics import FOLDER_VARIABLE, SLOT_VARIABLE, SupervisorMetrics, metrics_folder
-from gateway.web.status import Report, WorkerView
+from gateway.web.status import Report, WorkerView, in_front
 from gateway.web.worker import FLUSH, SETTLE
 
 LOG = logging.getLogger("gateway.web")
@@ -124,12 +124,13 @@ class Supervisor:
                 starts=slot.starts,
                 report=slot.report,
                 age=now - slot.reported_at,
+                background=slot.background,
             )
             for slot in self._slots
         ]
 
     def exposition(self) -> bytes:
-        self._metrics.workers_ready.set(sum(view.ready for view in self.views()))
+        self._metrics.workers_ready.set(sum(view.ready for view in in_front(self.views())))
         return self._metrics.exposition()
 
     async def _keep_all(self) -> int:
@@ -260,8 +261,9 @@ class Supervisor:
             self._log_readiness(slot, report)
             slot.report, slot.reported_at = report, loop.time()
             slot.served = slot.served or report.serving
-            self._served = self._served or report.serving
-            if report.serving and (not slot.background or not self._plan.sockets):
+            serves = report.serving and (not slot.background or not self._plan.sockets)
+            self._served = self._served or serves
+            if serves:
                 self._announce()
 
     def _log_readiness(self, slot: _Slot, report: Report) -> None:
