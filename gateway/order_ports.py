@@ -152,4 +152,4 @@ class Postman(Protocol):
     """Hands a composed message to the mail server."""
 
     async def post(self, message: bytes, *, sender: str, to: str) -> Posted:
-        """Hand over one message (RFC 5322, CRLF) with this envelope. Never raises; takes 30 s at most."""
+        """Hand over one message (RFC 5322, CRLF) with this envelope. Never raises; takes 180 s at most."""

@@ -31,6 +31,17 @@ from gateway.settings_values import (
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}(/[^?#]*)?")
 _SHOP = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 _LINK_KEYS_MAX = 3
+_TOLD = (
+    "download.finished",
+    "download.lost",
+    "download.denied",
+    "link.revoked",
+    "order.refunded",
+    "order.cancelled",
+    "order.charged_back",
+    "order.withdrawn",
+    "order.restored",
+)
 
 
 class Section(BaseModel):
@@ -234,7 +245,7 @@ class WebhookSettings(Section):
 
     url: WebhookUrl = Field(examples=["https://shop.example.com/downloads"])
     secret: Secret
-    events: tuple[str, ...] = Field(default=("download.finished", "download.denied", "link.revoked"), min_length=1)
+    events: tuple[str, ...] = Field(default=_TOLD, min_length=1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -26,7 +26,7 @@ def row_of_order(order: Order) -> Values:
         "shop": kept(order.shop),
         "shop_order_id": exact(order.shop_order_id),
         "reference": reference(order.reference),
-        "email": loose(buyer.email),
+        "email": loose(order.email),
         "customer_id": exact(buyer.customer_id),
         "document": write_order(order),
     }

@@ -28,6 +28,9 @@ from gateway.policy.events import clean
 from gateway.settings_sections import MailSettings
 
 SECONDS_MAX = 28.0
+"""Until the server has taken the sender, the recipient and all of the message."""
+ANSWER_TIMES = 4
+"""So many times that may pass until it answers to the message: RFC 5321 §4.5.3.2.6 warns of duplicates otherwise."""
 ANSWER_MAX = 300
 HIDDEN = "(address)"
 
@@ -65,10 +68,9 @@ class SmtpPostman:
         if not _MAILBOX.fullmatch(to) or not _MAILBOX.fullmatch(sender):
             return Posted("refused", "the address, or the sender's, is none that a mail can be handed over for")
         try:
-            async with asyncio.timeout(self._seconds):
-                return await self._post(message, sender, to)
+            return await self._post(message, sender, to)
         except TimeoutError:
-            return Posted("later", f"the mail server did not answer within {self._seconds:g} s")
+            return Posted("later", "the mail server did not answer in time")
         except SMTPAuthenticationError as error:
             return _told("later", "the mail server refused our login", f"{error.code} {error.message}", to)
         except SMTPResponseException as error:
@@ -95,8 +97,10 @@ class SmtpPostman:
     async def _post(self, message: bytes, sender: str, to: str) -> Posted:
         client = self._client()
         try:
-            await client.connect()
-            posted = await _hand_over(client, message, sender, to)
+            async with asyncio.timeout(self._seconds):
+                await client.connect()
+            async with asyncio.timeout(self._seconds * (1 + ANSWER_TIMES)):
+                posted = await _hand_over(client, message, sender, to, self._seconds * ANSWER_TIMES)
         except BaseException:
             client.close()
             raise
@@ -129,12 +133,12 @@ def without_addresses(text: str, *known: str) -> str:
     return clean(line, ANSWER_MAX)
 
 
-async def _hand_over(client: aiosmtplib.SMTP, message: bytes, sender: str, to: str) -> Posted:
+async def _hand_over(client: aiosmtplib.SMTP, message: bytes, sender: str, to: str, patience: float) -> Posted:
     options = []
     if not (sender + to).isascii() or not message.partition(b"\r\n\r\n")[0].isascii():
         options = ["SMTPUTF8", "BODY=8BITMIME"]  # RFC 6531 §3.4
     try:
-        _, answer = await client.sendmail(sender, [to], message, mail_options=options)
+        _, answer = await client.sendmail(sender, [to], message, mail_options=options, timeout=patience)
     except SMTPHeloError:
         raise
     except SMTPNotSupported:

@@ -15,6 +15,8 @@ from gateway.services.background import Background
 from gateway.settings import Settings
 
 MAILS_AT_ONCE = 4
+ORDERS_AT_ONCE = 4
+"""So that one whose files a slow store is asked for does not hold up a refund behind it."""
 
 Step = Callable[[], Awaitable[bool]]
 
@@ -51,7 +53,7 @@ async def open_background(
 
 
 def _of_orders(settings: Settings, orders: Orders) -> dict[str, tuple[Step, int]]:
-    work: dict[str, tuple[Step, int]] = {"orders": (orders.fulfilment.work, 1)}
+    work: dict[str, tuple[Step, int]] = {"orders": (orders.fulfilment.work, ORDERS_AT_ONCE)}
     if settings.mail is not None:
         from gateway.bootstrap.mail import open_mailing  # noqa: PLC0415  templates and pictures are slow to import
 

@@ -128,7 +128,7 @@ async def _letter(settings: Settings, writer: Writer, name: str) -> Letter:
         order = await _order(book, name)
         made = Mail("preview", order.order_id, "links", 0, "", order.buyer.value.language, 0)
         last = ([made, *await book.mails(order.order_id)])[-1]
-    to = last.to or order.buyer.value.email or "buyer@example.com"
+    to = order.email or last.to or "buyer@example.com"
     try:
         return writer.letter(order, replace(last, to=to))
     except ValueError as error:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from gateway.cli.output import read_settings
+from gateway.errors import SettingsError
 from gateway.policy.events import rfc3339
 from gateway.policy.order_diagnosis import MailNow, order_findings
 from gateway.services.order_desk import order_meant
@@ -27,7 +30,7 @@ class Entry:
 
     order: Order
     mails: Sequence[Mail]
-    catalogue: Catalogue
+    catalogue: Catalogue | None
     changed: Sequence[Changed]
     needs_confirmation: bool
 
@@ -116,7 +119,12 @@ def book_entry(config: Path | None, name: str) -> Entry | None:
             finally:
                 await store.close()
             confirmed = any(shop.name == order.shop and shop.require_confirmation for shop in settings.shops)
-            catalogue = read_products(settings, read_rules(settings))
+            try:
+                catalogue = read_products(settings, read_rules(settings))
+            except SettingsError as error:
+                # The gateway goes on with its last good files; support must see the order just then, too.
+                click.echo(f"Note: products and rules cannot be read: {str(error).splitlines()[0]}", err=True)
+                catalogue = None
             return Entry(order, await book.mails(order.order_id), catalogue, changed, confirmed)
 
     return asyncio.run(look())

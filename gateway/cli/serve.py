@@ -89,6 +89,11 @@ def worker(config: Path | None, listen_fds: tuple[int, ...], status_fd: int, wor
 
 def _check(settings: Settings) -> None:
     """What would keep every worker from starting, or must keep them, once and here. Raises SettingsError."""
+    if settings.mail is not None:
+        from gateway.bootstrap.mail import open_postman, read_brand  # noqa: PLC0415  templates and all
+
+        read_brand(settings)
+        open_postman(settings)
     files = (settings.rules, settings.geo, settings.products)
     if not any(files) and settings.origin.kind == "file":
         return

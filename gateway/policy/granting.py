@@ -104,7 +104,8 @@ def prolonged(order: Order, until: int, at: int) -> Order:
     if ends_at.at != NEVER and ends_at.value < until:
         # The latest word counts, and the shop's clock may run ahead of ours.
         ends_at = Told(until, max(at, ends_at.at))
-    return replace(order, entitlements=entitlements, ends_at=ends_at)
+    links = tuple(replace(link, expires_at=max(link.expires_at, until)) for link in order.links)
+    return replace(order, entitlements=entitlements, ends_at=ends_at, links=links)
 
 
 def is_outlived(before: Order | None, after: Order) -> bool:
@@ -147,20 +148,24 @@ def happened(before: Order | None, after: Order) -> Iterator[tuple[str, dict[str
     for each in new:
         yield "order.granted", {"line.id": each.line_id, "line.title": each.title, "plan": each.plan or ""}
     yield from _moved(was, after)
-    moved = (each for each in after.entitlements if each.ends_at != had.get(each.line_id, each).ends_at)
-    if after.ends_at != was.ends_at or any(moved):
+    ends = [(had[each.line_id].ends_at, each.ends_at) for each in after.entitlements if each.line_id in had]
+    if was.ends_at.at != after.ends_at.at:
+        ends.append((was.ends_at.value, after.ends_at.value))
+    if any(now is None or now > then for then, now in ends if then is not None and now != then):
         yield "order.renewed", {}
+    elif any(then != now for then, now in ends):
+        yield "order.shortened", {}
 
 
 def _moved(was: Order, after: Order) -> Iterator[tuple[str, dict[str, str]]]:
     """The lines that were taken back, or given back; of a line that is new nothing was said before."""
-    known = {line.line_id for line in was.lines.value}
-    for line in after.lines.value:
-        before, now = was.taken_back(line.line_id) if line.line_id in known else "", after.taken_back(line.line_id)
+    known = {line.line_id: line for line in was.lines.value}
+    for name, line in {**known, **{line.line_id: line for line in after.lines.value}}.items():
+        before, now = was.taken_back(name) if name in known else "", after.taken_back(name)
         if now and now != before:
-            yield f"order.{now}", {"line.id": line.line_id, "line.title": line.title}
+            yield f"order.{now}", {"line.id": name, "line.title": line.title}
         elif before and not now:
-            yield "order.restored", {"line.id": line.line_id, "line.title": line.title}
+            yield "order.restored", {"line.id": name, "line.title": line.title}
 
 
 def _parts(order: Order, link: IssuedLink, issuer: str) -> Iterator[IssuedLink]:

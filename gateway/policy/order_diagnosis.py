@@ -26,18 +26,20 @@ class MailNow:
 def order_findings(
     order: Order,
     mails: Sequence[MailNow],
-    catalogue: Catalogue,
+    catalogue: Catalogue | None,
     *,
     needs_confirmation: bool,
     used: bool,
     now: float,
 ) -> list[Finding]:
-    """What the order itself has to say, most important first. `used`: whether any link of it was ever opened or
+    """What the order itself has to say, most important first. `catalogue` is None where it cannot be
+    read; `used`: whether any link of it was ever opened or
     downloaded with; `now` in Unix seconds.
     """
     if not order.is_paid(needs_confirmation=needs_confirmation):
         return [_unpaid(order)]
-    found = [*_taken_back(order), *_ungranted(order, catalogue), *_lapsed(order, now)]
+    given = [] if catalogue is None else _ungranted(order, catalogue)
+    found = [*_taken_back(order), *given, *_lapsed(order, now)]
     return [*found, *_mailed(order, mails, used=used)]
 
 
@@ -52,12 +54,15 @@ def _unpaid(order: Order) -> Finding:
 
 
 def _taken_back(order: Order) -> Iterator[Finding]:
-    for line in order.lines.value:
+    told = {line.line_id for line in order.lines.value}
+    removed = [Line(each.line_id, title=each.title) for each in order.entitlements if each.line_id not in told]
+    for line in (*order.lines.value, *removed):
         why = order.taken_back(line.line_id)
         if why:
             words = {
                 "refunded": "was refunded",
                 "cancelled": "was cancelled",
+                "removed": "was taken out of the order by the shop",
                 "charged_back": "was charged back by the buyer's bank",
                 "withdrawn": "was taken back here",
             }
@@ -106,7 +111,7 @@ def _mailed(order: Order, mails: Sequence[MailNow], *, used: bool) -> Iterator[F
     if not order.links:
         return
     if not mails:
-        if order.buyer.value.email:
+        if order.email:
             said = "links were made and not mailed: the settings had no mail server"
             yield Finding("mail", True, said, "set mail, and write " + resend.partition(" --to")[0] + "`", facts)
         else:

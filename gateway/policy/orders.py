@@ -13,6 +13,9 @@ from gateway.policy.model import FileEntry, Limits
 
 T = TypeVar("T")
 
+_FIRST, _LAST = 20, 20
+"""Times of one word that are kept: a shop may repeat itself for years."""
+
 NEVER = -1
 """A time before every other, in Unix ms: nothing of the kind has been told yet."""
 
@@ -121,7 +124,8 @@ class Said:
         return Said(self.value, tuple(time for time in self.times if (time, self.value) > (other, value)), other)
 
     def _with(self, at: int) -> Said:
-        return Said(self.value, tuple(sorted({*self.times, at})), self.other)
+        times = tuple(sorted({*self.times, at}))
+        return Said(self.value, times[:_FIRST] + times[max(_FIRST, len(times) - _LAST) :], self.other)
 
 
 def _rank(value: object) -> tuple[int, str]:
@@ -189,12 +193,20 @@ class Order:
     charged_back: Said = Said()
     ends_at: Told[int] = Told(0)
     buyer: Told[Buyer] = Told(Buyer())
+    corrected: tuple[str, str] = field(default=("", ""), repr=False)
+    """An address of the shop's, and what staff wrote in its place: it stands while the shop repeats that one."""
     lines: Told[tuple[Line, ...]] = Told(())
     refunds: tuple[tuple[Refund, int], ...] = ()
     """Each with its time (Unix ms), by their ids."""
     withdrawn: tuple[tuple[str, Told[bool]], ...] = ()
     entitlements: tuple[Entitlement, ...] = ()
     links: tuple[IssuedLink, ...] = ()
+
+    @property
+    def email(self) -> str:
+        """Where its mails go: what the shop said, or what staff wrote in its place; "" where nobody knows."""
+        wrong, right = self.corrected
+        return right if right and self.buyer.value.email == wrong else self.buyer.value.email
 
     def heard(self, notice: Notice) -> Order:
         """The order with this notice taken in."""
@@ -224,7 +236,9 @@ class Order:
         return replace(self, withdrawn=tuple(sorted(said.items())))
 
     def taken_back(self, line_id: str) -> str:
-        """Why the line is not the buyer's any more: `charged_back`, `cancelled`, `refunded`, `withdrawn`, or ""."""
+        """Why the line is not the buyer's any more: `charged_back`, `cancelled`, `refunded`, `removed` (from the order,
+        by the shop), `withdrawn`, or "".
+        """
         said = dict(self.withdrawn)
         both = (said.get(ALL, Told(False)), said.get(line_id, Told(False)))
         own = max(both, key=lambda each: (each.at, each.value))
@@ -232,11 +246,16 @@ class Order:
             "charged_back": self.charged_back.since if self.charged_back.value else NEVER,
             "cancelled": self.cancelled.since if self.cancelled.value else NEVER,
             "refunded": max(self.refunded.since if self.refunded.value else NEVER, self._all_refunded_at(line_id)),
+            # At no time of its own: whoever gives it back means it, also when the shop repeats itself.
+            "removed": 0 if self._is_removed(line_id) else NEVER,
             "withdrawn": own.at if own.value else NEVER,
         }
         # Whoever gives a line back means it, whatever was said before that.
         since = NEVER if own.value else own.at
         return next((reason for reason, at in reasons.items() if at > since), "")
+
+    def _is_removed(self, line_id: str) -> bool:
+        return self.lines.at != NEVER and all(line.line_id != line_id for line in self.lines.value)
 
     def _all_refunded_at(self, line_id: str) -> int:
         """When the last piece of the line was refunded (Unix ms), or NEVER."""

@@ -31,16 +31,18 @@ class Addressing:
     def of(self, order: Order, now: int) -> list[LinkAddresses]:
         """The order's links that are good at `now` (Unix s), with those of their files that are the buyer's still.
 
-        A later link stands in for an earlier one with the same files. Raises GatewayError where no key signs.
+        Of a file only the newest link is named, which stands in for those before it. Raises GatewayError where no key
+        signs.
         """
         held = self.holding(order).until
         mine = {name for name, until in held.items() if until is None or until > now}
-        good = {
-            (link.files, link.plan, link.tier): link
-            for link in order.links
-            if link.expires_at > now and any(file.identity in mine for file in link.files)
-        }
-        return [self._addresses(order, link, mine) for link in good.values()]
+        chosen: list[IssuedLink] = []
+        for link in reversed(order.links):
+            files = {file.identity for file in link.files} & mine
+            newer = {file.identity for other in chosen for file in other.files}
+            if link.expires_at > now and files - newer:
+                chosen.insert(0, link)
+        return [self._addresses(order, link, mine) for link in chosen]
 
     def _addresses(self, order: Order, link: IssuedLink, mine: set[str]) -> LinkAddresses:
         claims = claims_of(order, link, self.issuer)

@@ -109,7 +109,8 @@ class Fulfilment:
         if isinstance(notice, Ignored):
             log.info("a webhook of %s says nothing of an order: %s", delivery.shop, notice.why)
             return
-        await self.hear(delivery.shop, notice)
+        # No shop can speak of what is still to come: its clock is ahead, and later words must still count.
+        await self.hear(delivery.shop, replace(notice, at=min(notice.at, delivery.received_at)))
 
     async def hear(self, shop: str, notice: Notice) -> None:
         """Take in what a shop said of an order, with all that follows. Raises OrdersDown."""
@@ -119,11 +120,11 @@ class Fulfilment:
 
     async def withdraw(self, order_id: str, line_id: str, *, gone: bool) -> Order | None:
         """Take a line (or ALL) of a known order back from its buyer, or give it back. Raises OrdersDown."""
-        return await self._change(order_id, lambda order: order.withdrew(line_id, gone, now_ms()))
+        return await self._change(order_id, lambda order: order.withdrew(line_id, gone, now_ms()), grants=not gone)
 
     async def correct(self, order_id: str, email: str) -> Order | None:
-        """Write down another address for a known order's mails. Raises OrdersDown."""
-        return await self._change(order_id, lambda order: _corrected(order, email))
+        """Write down another address for a known order's mails; nothing is sent. Raises OrdersDown."""
+        return await self._change(order_id, lambda order: _corrected(order, email), mail=False, grants=False)
 
     async def grant(self, order_id: str) -> Order | None:
         """Give what a known order should have and has not, now that the products file has it. Raises OrdersDown."""
@@ -135,11 +136,11 @@ class Fulfilment:
         Raises OrdersDown.
         """
         step = (lambda order: order) if to is None else (lambda order: _corrected(order, to))
-        return await self._change(order_id, step, mail=True, anew=anew)
+        return await self._change(order_id, step, mail=True, anew=anew, grants=False)
 
     async def prolong(self, order_id: str, until: int) -> Order | None:
         """Let what a known order gives last until then (Unix s) at least. Raises OrdersDown."""
-        return await self._change(order_id, lambda order: prolonged(order, until, now_ms()))
+        return await self._change(order_id, lambda order: prolonged(order, until, now_ms()), grants=False)
 
     async def _change(
         self,
@@ -147,19 +148,26 @@ class Fulfilment:
         step: Callable[[Order], Order],
         *,
         new: Order | None = None,
-        mail: bool = False,
+        mail: bool | None = None,
         anew: bool = False,
+        grants: bool = True,
     ) -> Order | None:
-        """The order after the step and all that follows from it; None where there is none, and no `new` one."""
+        """The order after the step and all that follows from it; None where there is none, and no `new` one.
+
+        `mail`: whether one is to be sent, None: where there is something new; `grants`: whether more may be given.
+        """
         seen = await self._book.read(order_id) or new
         if seen is None:
             return None
         # The store is asked before the order is held: nobody waits for a bucket behind a lock.
-        stock = await self._stock(step(seen))
+        stock = await self._stock(step(seen)) if grants else {}
         async with self._book.change(order_id) as draft:
             before = draft.order
             stepped = step(before or seen)
-            draft.order = order = self._followed(stepped, stock, anew=anew or is_outlived(before, stepped))
+            ended = mail is True and all(link.expires_at <= now_ms() // 1000 for link in stepped.links)
+            draft.order = order = self._followed(
+                stepped, stock, anew=anew or ended or is_outlived(before, stepped), grants=grants
+            )
             self._tell(draft, before, order, mail=mail)
         if draft.mails:
             await self._bell.ring()
@@ -176,13 +184,13 @@ class Fulfilment:
 
     def _needs_confirmation(self, shop: str) -> bool:
         terms = self._shops.get(shop)
-        return terms is None or terms.needs_confirmation
+        return terms is not None and terms.needs_confirmation
 
-    def _followed(self, order: Order, stock: Mapping[FileEntry, SoldFile], *, anew: bool) -> Order:
+    def _followed(self, order: Order, stock: Mapping[FileEntry, SoldFile], *, anew: bool, grants: bool) -> Order:
         if not self._is_due(order):
             return order
         rules, now = self._assortment.rules(), now_ms()
-        wanted = ungranted(order, self._assortment.catalogue(), rules.plans)
+        wanted = ungranted(order, self._assortment.catalogue(), rules.plans) if grants else []
         order = granted(order, wanted, stock, now)
         return linked(
             order,
@@ -194,7 +202,7 @@ class Fulfilment:
             anew=anew,
         )
 
-    def _tell(self, draft: Draft, before: Order | None, order: Order, *, mail: bool) -> None:
+    def _tell(self, draft: Draft, before: Order | None, order: Order, *, mail: bool | None) -> None:
         now = now_ms()
         own = {"order.id": order.order_id, "order.reference": order.reference, "shop": order.shop}
         if self._acted is not None:
@@ -209,17 +217,18 @@ class Fulfilment:
             claims = claims_of(order, link, self._issuer)
             named = {"token.id": claims.token_id, "order.id": claims.order_id, "customer.id": claims.customer_id}
             draft.links.append((new_event("link.created", new_id(), now, named), write_link(claims, now)))
-        if self._mails and (new or mail or self._became_reachable(before, order)):
+        wanted = bool(new) or self._became_reachable(before, order) if mail is None else mail
+        if self._mails and wanted:
             self._mail(draft, order, own, now)
 
     def _became_reachable(self, before: Order | None, order: Order) -> bool:
         """Whether its links were made while nobody knew where to send them; a shop may tell of the buyer later."""
-        if before is None or not before.links or before.buyer.value.email or not order.buyer.value.email:
+        if before is None or not before.links or before.email or not order.email:
             return False
         return bool(order.holding(needs_confirmation=self._needs_confirmation(order.shop)).until)
 
     def _mail(self, draft: Draft, order: Order, own: Mapping[str, str], now: int) -> None:
-        to = order.buyer.value.email
+        to = order.email
         if not to:
             draft.events.append(new_event("mail.queued", new_id(), now, {**own, "reason": "mail.no_address"}))
             return
@@ -230,4 +239,4 @@ class Fulfilment:
 
 
 def _corrected(order: Order, email: str) -> Order:
-    return order.heard(Notice(order.shop_order_id, now_ms(), buyer=replace(order.buyer.value, email=email)))
+    return replace(order, corrected=(order.buyer.value.email, email))

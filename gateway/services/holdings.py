@@ -16,14 +16,16 @@ from gateway.order_ports import OrderBook
 from gateway.policy.decide import lost_by
 from gateway.policy.orders import Holding
 from gateway.services.faults import describe
-from gateway.services.settlement import Settlement
+from gateway.services.settlement import Running, Settlement
 
 log = logging.getLogger(__name__)
 
 EVERY = 1.0
 SILENCE = 2.5
 """Seconds after which changes that were not heard of may be missing."""
-REMEMBERED = 4096
+REMEMBERED = 20_000
+"""Orders: twice what one worker may have connections for, since what runs is looked at every second."""
+AT_ONCE = 16
 
 
 class Holdings:
@@ -117,12 +119,22 @@ class Holdings:
 
     async def _cut(self) -> None:
         """End what runs for an order that no longer gives it. An order that runs is asked for once a second at most."""
-        now = time.time()
-        for running in self._settlement.running():
+        turns, failed = asyncio.Semaphore(AT_ONCE), list[OrdersDown]()
+
+        async def look(running: Running) -> None:
             if running.claims is None or running.file is None:
-                continue
-            holding = await self.of(running.claims.order_id)
-            lost = None if holding is None else lost_by(holding, running.file, now)
+                return
+            try:
+                async with turns:
+                    holding = await self.of(running.claims.order_id)
+            except OrdersDown as error:  # of this order, perhaps: the others are cut all the same
+                failed.append(error)
+                return
+            lost = None if holding is None else lost_by(holding, running.file, time.time())
             if lost is not None:
                 log.info("a running download of order %s is cut: %s", running.claims.order_id, lost.text)
                 running.stop(lost.text)
+
+        await asyncio.gather(*(look(running) for running in self._settlement.running()))
+        if failed:
+            raise failed[0]

@@ -5,6 +5,7 @@ Law: no mail leaves for an order that gives its buyer nothing any more; one that
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
@@ -22,8 +23,10 @@ from gateway.services.identifiers import new_id, now_ms
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 60_000
-"""Ms for which a mail is ours: longer than composing it and the postman's 30 s."""
+PATIENCE = 240_000
+"""Ms for which a mail is ours: longer than composing it, the postman's 150 s, and writing it down take together."""
+NOTE_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Seconds between tries to write down what became of a mail."""
 BACK_OFF = (10, 60, 300, 900, 3600)
 """Seconds before each further try."""
 BACK_OFF_LAST = 3 * 3600
@@ -60,6 +63,8 @@ class Mailing:
         if mail is None:
             return False
         order = await self._book.read(mail.order_id)
+        # Staff may have corrected the address since the mail was queued.
+        mail = replace(mail, to=order.email or mail.to) if order is not None else mail
         why_not = self._void(order, mail)
         if order is None or why_not:
             await self._note(mail, Posted("refused", why_not))
@@ -105,7 +110,16 @@ class Mailing:
             case _:
                 mail, kind = replace(mail, state="failed"), "mail.failed"
                 log.warning("mail %s of order %s was not sent: %s", mail.mail_id, mail.order_id, posted.answer)
-        await self._book.note_mail(mail, [_event(kind, mail, now)])
+        await self._write(mail, [_event(kind, mail, now)])
+
+    async def _write(self, mail: Mail, events: list[Fields]) -> None:
+        """What the server has taken must be written down, or it is sent again: so it is tried for a while."""
+        for pause in NOTE_PAUSES:
+            try:
+                return await self._book.note_mail(mail, events)
+            except OrdersDown:
+                await asyncio.sleep(pause)
+        return await self._book.note_mail(mail, events)
 
 
 def _next_try(mail: Mail, now: int) -> int | None:

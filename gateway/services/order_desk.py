@@ -38,7 +38,11 @@ class OrderDesk:
         return await self._withdraw(order, line, acted, gone=False)
 
     async def _withdraw(self, order: Order, line: str | None, acted: Fields, *, gone: bool) -> Order:
-        known = [each.line_id for each in order.lines.value]
+        known = list(
+            dict.fromkeys(
+                [*(each.line_id for each in order.lines.value), *(each.line_id for each in order.entitlements)]
+            )
+        )
         if line is not None and line not in known:
             lines = f"write one of {', '.join(known)}" if known else "its shop told of none"
             raise Refused("line", f": order {order.order_id} has no line {line}; {lines}")
@@ -52,7 +56,7 @@ class OrderDesk:
         address = None if to is None else _address(to)
         if not order.links:
             raise Refused("", f"order {order.order_id} has no links to mail; see `gateway order why`")
-        if address is None and not order.buyer.value.email:
+        if address is None and not order.email:
             raise Refused("", f"order {order.order_id} has no e-mail address; name one (to)")
         return await self._fulfilment.by(acted).resend(order.order_id, anew=new_links, to=address) or order
 
@@ -74,7 +78,8 @@ class OrderDesk:
         if until > TIME_MAX:
             raise Refused("until", " lies beyond the year 9999; write an earlier time")
         after = await self._fulfilment.by(acted).prolong(order.order_id, until) or order
-        own = {link.token_id: Link(claims_of(after, link, self._issuer), None) for link in after.links}
+        # As they were: the tokens that are out end when they ended.
+        own = {link.token_id: Link(claims_of(order, link, self._issuer), None) for link in order.links}
         registered = await links.of_order(order.order_id)
         await links.last({**own, **{link.claims.token_id: link for link in registered}}.values(), until)
         return after

@@ -29,13 +29,13 @@ ORDERS = (
     mutant(
         "a copy makes a second mail",
         "services/fulfilment.py",
-        ("if self._mails and (new or mail ", "if self._mails and (order.links or mail "),
+        ("wanted = bool(new) or", "wanted = bool(order.links) or"),
         test="services/test_fulfilment.py::test_twenty_copies_at_once_and_out_of_order_make_one_of_each",
     ),
     mutant(
         "a buyer whose address comes late is never written to",
         "services/fulfilment.py",
-        ("(new or mail or self._became_reachable(before, order)):", "(new or mail):"),
+        ("bool(new) or self._became_reachable(before, order) if", "bool(new) if"),
         test="services/test_fulfilment.py::test_without_an_address_it_is_told_and_mailed_when_there_is_one",
         shows="ValueError: not enough values to unpack",
     ),

@@ -288,6 +288,63 @@ async def test_a_renewal_beyond_the_links_makes_new_ones_once(desk: Desk) -> Non
     assert len((await desk.order()).links) == 2
 
 
+async def test_a_corrected_address_stands_while_the_shop_repeats_the_old_one(desk: Desk) -> None:
+    fulfilment = desk.fulfilment()
+    await fulfilment.hear("main", PAID)
+    await fulfilment.correct("main-1", "right@example.com")
+    await fulfilment.hear("main", replace(PAID, at=9_000_000_000_000))
+    assert (await desk.order()).email == "right@example.com"
+    assert len(await desk.mails()) == 1, "a corrected address mails nothing by itself"
+    await fulfilment.hear("main", replace(PAID, at=9_000_000_000_001, buyer=replace(BUYER, email="new@example.com")))
+    assert (await desk.order()).email == "new@example.com"
+
+
+async def test_who_corrects_or_mails_again_grants_nothing(desk: Desk) -> None:
+    desk.catalogue = Catalogue("0")
+    fulfilment = desk.fulfilment()
+    await fulfilment.hear("main", PAID)
+    desk.catalogue = CATALOGUE
+    await fulfilment.correct("main-1", "right@example.com")
+    await fulfilment.prolong("main-1", now_ms() // 1000 + 60)
+    await fulfilment.withdraw("main-1", ALL, gone=True)
+    assert not (await desk.order()).entitlements
+    await fulfilment.withdraw("main-1", ALL, gone=False)
+    assert (await desk.order()).entitlements
+
+
+async def test_a_line_that_the_shop_takes_out_is_the_buyers_no_more(desk: Desk) -> None:
+    fulfilment = desk.fulfilment()
+    await fulfilment.hear("main", replace(PAID, lines=(SEA, WAVE)))
+    await fulfilment.hear("main", replace(PAID, at=2000, lines=(SEA,)))
+    order = await desk.order()
+    assert [order.taken_back(line.line_id) for line in (SEA, WAVE)] == ["", "removed"]
+    assert set(order.holding(needs_confirmation=False).until) == {BOOK.identity}
+    assert (await desk.told()).count("order.removed") == 1
+    await fulfilment.withdraw("main-1", "l2", gone=False)
+    await fulfilment.hear("main", replace(PAID, at=3000, lines=(SEA,)))
+    assert (await desk.order()).taken_back("l2") == "", "given back is given back, though the shop repeats itself"
+
+
+async def test_ended_links_are_made_anew_where_they_are_mailed_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fulfilment = desk.fulfilment()
+    await fulfilment.hear("main", PAID)
+    later = now_ms() + 2 * 86_400_000
+    monkeypatch.setattr(module, "now_ms", lambda: later)
+    await fulfilment.resend("main-1", anew=False)
+    old, new = (await desk.order()).links
+    assert old.expires_at * 1000 < later < new.expires_at * 1000
+
+
+async def test_no_word_comes_from_the_future(desk: Desk) -> None:
+    ahead = sample("signed", Wanted("1", now_ms() + 10**9, "d9", "SEA", "jan@example.com"), b"secret")
+    await desk.book.take_in(Delivery("main", "d9", now_ms(), {}, ahead.body))
+    fulfilment = desk.fulfilment()
+    assert await fulfilment.work() is True
+    assert (await desk.order()).paid.at <= now_ms()
+
+
 async def test_without_a_mail_server_nothing_is_queued(desk: Desk) -> None:
     await desk.fulfilment(mails=False).hear("main", PAID)
     assert await desk.mails() == []

@@ -23,6 +23,7 @@ from gateway.mail.writer import Writer
 from gateway.order_ports import Fields, Mail, Posted
 from gateway.policy.model import FileEntry
 from gateway.policy.orders import ALL, Buyer, Entitlement, Holding, Line, Order, Said, SoldFile, Told
+from gateway.services import mailing as module
 from gateway.services.mailing import BACK_OFF, GIVE_UP_AFTER, Mailing, note_report
 from gateway.settings_sections import MailSettings
 
@@ -218,7 +219,7 @@ async def test_what_is_not_the_buyers_any_more_is_not_mailed(book: SqlOrderBook,
 
 @pytest.mark.parametrize("to", ["", "nobody", "a>b@example.com", "a b@example.com"])
 async def test_an_address_that_is_none_gets_nothing(book: SqlOrderBook, to: str) -> None:
-    await kept(book, mail=replace(MAIL, to=to))
+    await kept(book, replace(ORDER, buyer=Told(Buyer(to), 5)), replace(MAIL, to=to))
     postman = Scripted([Posted("accepted", "250")])
     await mailing(book, postman, Clock()).work()
     assert postman.posted == []
@@ -227,10 +228,36 @@ async def test_an_address_that_is_none_gets_nothing(book: SqlOrderBook, to: str)
 
 
 async def test_an_address_in_another_script_is_sent_to_in_ascii_where_that_can_be(book: SqlOrderBook) -> None:
-    await kept(book, mail=replace(MAIL, to="jan@łódź.example"))
+    await kept(book, replace(ORDER, buyer=Told(Buyer("jan@łódź.example"), 5)), replace(MAIL, to="jan@łódź.example"))
     postman = Scripted([Posted("accepted", "250")])
     await mailing(book, postman, Clock()).work()
     assert postman.posted[0][2] == "jan@xn--d-uga0v4h.example"
+
+
+async def test_a_mail_goes_where_the_order_says_now(book: SqlOrderBook) -> None:
+    await kept(book, replace(ORDER, corrected=(ORDER.buyer.value.email, "right@example.com")))
+    postman = Scripted([Posted("accepted", "250")])
+    await mailing(book, postman, Clock()).work()
+    assert postman.posted[0][2] == "right@example.com"
+
+
+async def test_what_was_taken_is_written_down_when_the_book_is_back(
+    book: SqlOrderBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "NOTE_PAUSES", (0.0, 0.0, 0.0))
+    await kept(book)
+    postman, away = Scripted([Posted("accepted", "250")]), [OrdersDown("away"), OrdersDown("away")]
+    really = book.note_mail
+
+    async def note(mail: Mail, events: Sequence[Fields]) -> None:
+        if away:
+            raise away.pop()
+        await really(mail, events)
+
+    monkeypatch.setattr(book, "note_mail", note)
+    assert await mailing(book, postman, Clock()).work() is True
+    assert [mail.state for mail in await book.mails("main-1")] == ["accepted"]
+    assert len(postman.posted) == 1
 
 
 async def test_what_cannot_be_composed_waits_and_stops_no_other(

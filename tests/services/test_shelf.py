@@ -131,7 +131,8 @@ async def test_a_store_that_breaks_is_told_without_its_words(
 
 
 async def test_a_store_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shelf, "PATIENCE", 0.2)
+    for name in ("PATIENCE", "SALE_PATIENCE"):
+        monkeypatch.setattr(shelf, name, 0.2)
     never = asyncio.Event()
 
     async def answer(key: str) -> StoredObject:
