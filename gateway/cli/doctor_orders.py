@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -19,6 +20,8 @@ def order_checks(settings: Settings) -> dict[Check, Callable[[Report], Awaitable
     """What is to be looked at with these settings."""
     found: dict[Check, Callable[[Report], Awaitable[None]]] = {}
     if settings.has_orders:
+        # Before the checks begin: it takes a second, in which the others would get no answer.
+        importlib.import_module("gateway.backends.order_book")
         found = {"products": _Orders(settings).products, "orders": _Orders(settings).book}
     if settings.has_orders or settings.mail is not None:
         found["mail"] = _Orders(settings).mail

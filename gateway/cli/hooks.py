@@ -129,5 +129,5 @@ async def _sent(address: str, webhook: Webhook) -> tuple[int, str]:
     except (ClientError, TimeoutError, ValueError) as error:
         # An address may hold a password, so only the kind of the failure is told.
         raise click.ClickException(
-            f"nobody took the webhook ({type(error).__name__}); start `gateway serve`, or name its address by --to"
+            f"nobody took the webhook ({type(error).__name__}); start `gateway serve`, or say where: --to http://127.0.0.1:8080"
         ) from None

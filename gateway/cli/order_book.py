@@ -61,7 +61,10 @@ class Entry:
         taken = self.order.taken_back(line_id).replace("_", " ")
         if taken:
             return taken
-        return "the buyer's" if line_id in granted else "nothing to download"
+        if line_id in granted:
+            return "the buyer's"
+        due = self.order.is_paid(needs_confirmation=self.needs_confirmation)
+        return "nothing to download" if due else "waits for the payment"
 
     def document(self) -> dict[str, object]:
         """For programs."""

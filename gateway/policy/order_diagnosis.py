@@ -40,6 +40,8 @@ def order_findings(
         return [_unpaid(order)]
     given = [] if catalogue is None else _ungranted(order, catalogue)
     found = [*_taken_back(order), *given, *_lapsed(order, now)]
+    if not order.holding(needs_confirmation=needs_confirmation).until and order.entitlements:
+        return found  # what was mailed explains nothing where nothing is the buyer's any more
     return [*found, *_mailed(order, mails, used=used)]
 
 

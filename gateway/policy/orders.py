@@ -252,7 +252,8 @@ class Order:
         }
         # Whoever gives a line back means it, whatever was said before that.
         since = NEVER if own.value else own.at
-        return next((reason for reason, at in reasons.items() if at > since), "")
+        latest = max(reasons, key=lambda reason: reasons[reason])
+        return latest if reasons[latest] > since else ""
 
     def _is_removed(self, line_id: str) -> bool:
         return self.lines.at != NEVER and all(line.line_id != line_id for line in self.lines.value)

@@ -112,6 +112,10 @@ class Fulfilment:
         # No shop can speak of what is still to come: its clock is ahead, and later words must still count.
         await self.hear(delivery.shop, replace(notice, at=min(notice.at, delivery.received_at)))
 
+    def gives(self, order: Order) -> bool:
+        """Whether anything of it is its buyer's now, be it lapsed."""
+        return bool(order.holding(needs_confirmation=self._needs_confirmation(order.shop)).until)
+
     async def hear(self, shop: str, notice: Notice) -> None:
         """Take in what a shop said of an order, with all that follows. Raises OrdersDown."""
         order_id = order_id_of(shop, notice.shop_order_id)
@@ -225,7 +229,7 @@ class Fulfilment:
         """Whether its links were made while nobody knew where to send them; a shop may tell of the buyer later."""
         if before is None or not before.links or before.email or not order.email:
             return False
-        return bool(order.holding(needs_confirmation=self._needs_confirmation(order.shop)).until)
+        return self.gives(order)
 
     def _mail(self, draft: Draft, order: Order, own: Mapping[str, str], now: int) -> None:
         to = order.email

@@ -75,6 +75,7 @@ class Intake:
             said = source.kind.read(headers, body, received_at)
         except ValueError as error:
             if source.kind.ours:
+                log.warning("a webhook of %s cannot be read: %s", shop, error)
                 return Heard(422, "hook.unreadable", f"{error}.")
             # Kept all the same: it is genuine, and a later release may read it.
         else:

@@ -56,6 +56,8 @@ class OrderDesk:
         address = None if to is None else _address(to)
         if not order.links:
             raise Refused("", f"order {order.order_id} has no links to mail; see `gateway order why`")
+        if not self._fulfilment.gives(order):
+            raise Refused("", f"nothing of order {order.order_id} is its buyer's now; see `gateway order why`")
         if address is None and not order.email:
             raise Refused("", f"order {order.order_id} has no e-mail address; name one (to)")
         return await self._fulfilment.by(acted).resend(order.order_id, anew=new_links, to=address) or order

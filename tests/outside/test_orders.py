@@ -294,7 +294,7 @@ def test_a_background_worker_that_is_killed_loses_nothing(shop: Shop) -> None:
     (background,) = [int(str(worker["pid"])) for worker in shop.gateway.workers() if worker["slot"] == WORKERS]
     os.kill(background, signal.SIGKILL)
     for number in numbers:
-        # What was under way is done again when its claim has lapsed. That of a mail lasts longer: its server may be slow.
+        # What was under way is done again when its claim has lapsed; that of a mail lasts longer, as its server does.
         kinds = shop.told(f"main-{number}", "link.created", "mail.queued", within=40)
         assert [kinds.count(kind) for kind in ("order.granted", "link.created", "mail.queued")] == [1, 1, 1]
 

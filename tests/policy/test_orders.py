@@ -156,7 +156,7 @@ def test_who_gives_a_line_back_means_it_until_something_new_is_said() -> None:
     order = paid().heard(Notice("1", 2, refunded=True)).withdrew("l1", gone=False, at=3)
     assert (order.taken_back("l1"), order.taken_back("l2")) == ("", "refunded")
     assert order.heard(Notice("1", 4, charged_back=True)).taken_back("l1") == "charged_back"
-    assert order.withdrew(ALL, gone=True, at=4).taken_back("l1") == "refunded"
+    assert order.withdrew(ALL, gone=True, at=4).taken_back("l1") == "withdrawn", "what was said last is told"
     # At the very same time the stricter word stands.
     assert paid().withdrew("l1", gone=True, at=3).withdrew(ALL, gone=False, at=3).taken_back("l1") == "withdrawn"
 
