@@ -8,16 +8,14 @@ from dataclasses import replace
 
 from aiohttp import web
 
-from gateway.errors import ClientGone, FileMissing, OriginChanged, OriginError
+from gateway.errors import FileMissing, OriginChanged, OriginError
 from gateway.policy.model import Deny, DownloadRequest
 from gateway.policy.reasons import Reason
 from gateway.services.broken import reason_of
-from gateway.services.delivery import Cut
 from gateway.services.gatekeeper import Refused
 from gateway.services.identifiers import new_id
 from gateway.services.zipping import ZipDelivery, Zipping, ZipPlan
-from gateway.transfer.choose import open_channel
-from gateway.web.status import WorkerStatus
+from gateway.web.sending import Sending
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +28,13 @@ class ArchiveAnswer:
     def __init__(
         self,
         zipping: Zipping,
-        status: WorkerStatus,
+        sending: Sending,
         *,
         refuse: Callable[[web.Request, str, Deny], web.Response],
         device: Callable[[DownloadRequest], dict[str, str]],
     ) -> None:
         self._zipping = zipping
-        self._status = status
+        self._sending = sending
         self._refuse = refuse
         self._device = device
 
@@ -67,7 +65,7 @@ class ArchiveAnswer:
         try:
             refused = await delivery.begin()
         except BaseException as error:
-            await self._end(delivery, error)
+            await self._sending.end(delivery, error)
             if isinstance(error, OriginChanged):
                 await delivery.closed()
                 return None
@@ -77,33 +75,8 @@ class ArchiveAnswer:
             raise
         if refused is not None:
             return self._refuse(request, refused.request_id, refused.deny)
-        await self._send(request, response, delivery, asked)
+        await self._sending.send(request, response, delivery, asked.request_id)
         return response
-
-    async def _send(
-        self, request: web.Request, response: web.StreamResponse, delivery: ZipDelivery, asked: DownloadRequest
-    ) -> None:
-        self._status.downloads = self._zipping.settlement.live
-        ended: BaseException | None = None
-        try:
-            await delivery.send(await open_channel(request, response))
-        except (ClientGone, OriginError, FileMissing, Cut) as error:
-            ended = error
-            if not isinstance(error, ClientGone):
-                log.warning("request %s was aborted: %s", asked.request_id, error)
-        except BaseException as error:
-            # Our own stop cancels like a client that leaves, but then the connection is still there.
-            stopped = self._status.draining and request.transport is not None
-            ended = Cut(Reason.DRAINING.text) if stopped else error
-            raise
-        finally:
-            await self._end(delivery, ended)
-
-    async def _end(self, delivery: ZipDelivery, error: BaseException | None) -> None:
-        try:
-            await delivery.end(error)
-        finally:
-            self._status.downloads = self._zipping.settlement.live
 
     def _headers(self, plan: ZipPlan) -> dict[str, str]:
         return {**plan.headers, "X-Request-Id": plan.request.request_id, **self._device(plan.request)}

@@ -11,19 +11,18 @@ from types import MappingProxyType
 from aiohttp import web
 
 from gateway.bootstrap.services import Services
-from gateway.errors import ClientGone, FileMissing, OriginChanged, OriginError
+from gateway.errors import FileMissing, OriginChanged, OriginError
 from gateway.http.problem import pick_language, wants_html
 from gateway.mail.letter import Brand
 from gateway.policy.model import Deny, DownloadRequest, Network
 from gateway.policy.reasons import Reason
 from gateway.services.broken import reason_of
-from gateway.services.delivery import Cut, Delivery
+from gateway.services.delivery import Delivery
 from gateway.services.faults import describe
 from gateway.services.gatekeeper import Admitted, Refused
 from gateway.services.identifiers import new_id
 from gateway.services.settlement import Running
 from gateway.services.zipping import Zipping
-from gateway.transfer.choose import open_channel
 from gateway.web.addresses import Address, FileAddress, HookAddress, LinkAddress, ZipAddress, parse_path
 from gateway.web.archive import ArchiveAnswer
 from gateway.web.hooks import Hooks
@@ -32,6 +31,7 @@ from gateway.web.link_page import LinkPage
 from gateway.web.metrics import REFUSALS, REQUESTS, STAGE_SECONDS
 from gateway.web.overload import Memory, Turns
 from gateway.web.pages import Pages
+from gateway.web.sending import Sending
 from gateway.web.status import WorkerStatus
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ class Door:
         self._ledger = ledger = services.ledger
         self._settlement = services.settlement
         self._status = status
+        self._sending = Sending(status, services.settlement)
         self._memory = memory
         intake = services.orders.intake if services.orders is not None else None
         self._hooks = Hooks(intake, lambda: memory.has_room() and not status.draining)
@@ -90,7 +91,7 @@ class Door:
         zipping = Zipping(
             self._gatekeeper, shop, store=store, ledger=ledger, settlement=self._settlement, sums=services.sums
         )
-        self._archives = ArchiveAnswer(zipping, status, refuse=self._refusal, device=self._device_cookie)
+        self._archives = ArchiveAnswer(zipping, self._sending, refuse=self._refusal, device=self._device_cookie)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """One request, whatever it is. Raises only CancelledError."""
@@ -173,12 +174,12 @@ class Door:
         delivery = Delivery(
             admitted, admitted.reservation, store=self._store, ledger=self._ledger, settlement=self._settlement
         )
-        self._status.downloads = self._settlement.live
+        self._sending.note()
         try:
             with OPEN_SECONDS.time():
                 await delivery.open()
         except BaseException as error:
-            await self._end(delivery, error)
+            await self._sending.end(delivery, error)
             if isinstance(error, OriginChanged):
                 await delivery.closed()
                 return None
@@ -192,27 +193,8 @@ class Door:
     async def _send(self, request: web.Request, admitted: Admitted, delivery: Delivery) -> web.StreamResponse:
         response = web.StreamResponse(status=admitted.plan.status, headers=self._headers(admitted))
         response.content_length = admitted.plan.length
-        ended: BaseException | None = None
-        try:
-            await delivery.send(await open_channel(request, response))
-        except (ClientGone, OriginError, FileMissing, Cut) as error:
-            ended = error
-            if not isinstance(error, ClientGone):
-                log.warning("request %s was aborted: %s", admitted.request_id, error)
-        except BaseException as error:
-            # Our own stop cancels like a client that leaves, but then the connection is still there.
-            stopped = self._status.draining and request.transport is not None
-            ended = Cut(Reason.DRAINING.text) if stopped else error
-            raise
-        finally:
-            await self._end(delivery, ended)
+        await self._sending.send(request, response, delivery, admitted.request_id)
         return response
-
-    async def _end(self, delivery: Delivery, error: BaseException | None) -> None:
-        try:
-            await delivery.end(error)
-        finally:
-            self._status.downloads = self._settlement.live
 
     def _head(self, admitted: Admitted) -> web.StreamResponse:
         """An answer without a body: HEAD, 302, 304, 412, 416, or a file of no bytes."""
