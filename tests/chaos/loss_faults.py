@@ -35,14 +35,14 @@ async def _sold(own: Stage) -> list[str]:
     return tokens
 
 
-async def _asked_again(own: Stage, tokens: list[str]) -> None:
+async def _asked_again(own: Stage, tokens: list[str], reason: str = "limit.downloads") -> None:
     async def ask(token: str) -> None:
         got = await own.fetch(token)
         async with asyncio.timeout(SERVED_WITHIN):
             while got.status == 503:  # by a worker that has not seen yet that the shard is open
                 await asyncio.sleep(0.1)
                 got = await own.fetch(token)
-        assert (got.status, got.reason) == (410, "limit.downloads"), f"given again: {got}"
+        assert (got.status, got.reason) == (410, reason), f"{reason} was due: {got}"
 
     await asyncio.gather(*(ask(token) for token in tokens))
 
@@ -59,8 +59,7 @@ def loses(how: Loss, *, persistence: Persistence = "aof", name: str) -> Callable
             await how(own)
             await own.serves_within(SERVED_WITHIN)
             await _asked_again(own, tokens)
-            got = await own.fetch(revoked)
-            assert (got.status, got.reason) == (410, "token.revoked"), f"served though it was revoked: {got}"
+            await _asked_again(own, [revoked], "token.revoked")
 
     return play
 
