@@ -136,10 +136,12 @@ class Run:
             async for each in process.stdout:
                 lines.append(each.decode())
                 print(lines[-1], end="", flush=True)
-        finally:
-            if process.returncode is None:
-                process.terminate()
             status = await process.wait()
+        except BaseException:
+            # Only here: to signal one that is just ending takes its status from whoever waits for it.
+            process.terminate()
+            await process.wait()
+            raise
         if status:
             self.fail(f"{name}: ended with {status}")
         return "".join(lines)
