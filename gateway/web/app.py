@@ -149,8 +149,9 @@ def _unreadable(request: web.Request) -> int | None:
     # It takes `GET /path` for HTTP/0.9, and HTTP/2.0 where nothing but the request line is that.
     if not HttpVersion10 <= request.version <= HttpVersion11:
         return 505
-    # It ignores an empty Transfer-Encoding before a Content-Length (RFC 9112 §6.1).
-    if hdrs.TRANSFER_ENCODING in request.headers and hdrs.CONTENT_LENGTH in request.headers:
+    # It ignores an empty Transfer-Encoding, where others refuse it or see a length (RFC 9112 §6.1).
+    codings = request.headers.getall(hdrs.TRANSFER_ENCODING, [])
+    if codings and (hdrs.CONTENT_LENGTH in request.headers or not all(each.strip() for each in codings)):
         return 400
     return None
 
