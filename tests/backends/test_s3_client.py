@@ -107,6 +107,8 @@ async def test_an_address_is_signed_for_its_method(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda: now)
     signer = Signer(bucket("s3://shop", "http://127.0.0.1:9", None, "auto"), "key", "secret", None)
     assert (await signer.address("GET", "a"))[0] != (await signer.address("HEAD", "a"))[0]
+    # HEAD's differs by the header that it signs besides, too; this one by its method alone.
+    assert (await signer.address("GET", "a"))[0] != (await signer.address("PUT", "a"))[0]
 
 
 @pytest.mark.parametrize("key", ["", "/a", "a/../../other/b", "./a", "a/.", "a\0b", "\ud800", "a" * 1025])
