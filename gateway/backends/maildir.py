@@ -11,6 +11,8 @@ from pathlib import Path
 
 from gateway.order_ports import Posted
 
+_ROOMS = ("tmp", "new", "cur")
+
 
 class MaildirPostman:
     """gateway.order_ports.Postman into the Maildir at this path, which is made where it is missing."""
@@ -28,5 +30,7 @@ class MaildirPostman:
         return Posted("accepted", f"put into {self._path}")
 
     def _put(self, message: bytes) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        mailbox.Maildir(self._path).add(message)
+        # Maildir's own making of the three would fail beside another process that makes them too.
+        for room in _ROOMS:
+            (self._path / room).mkdir(mode=0o700, parents=True, exist_ok=True)
+        mailbox.Maildir(self._path, create=False).add(message)

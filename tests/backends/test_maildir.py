@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import mailbox
 from pathlib import Path
 
@@ -24,3 +25,12 @@ async def test_what_cannot_be_written_is_tried_again(tmp_path: Path) -> None:
     posted = await MaildirPostman(tmp_path / "file" / "shop").post(MESSAGE, sender="a@example.com", to="b@example.com")
     assert posted.outcome == "later"
     assert "cannot be written" in posted.answer
+
+
+async def test_many_processes_make_the_folder_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / "mails"
+    said = await asyncio.gather(
+        *(MaildirPostman(folder).post(MESSAGE, sender="shop@example.com", to="ada@example.com") for _ in range(20))
+    )
+    assert {posted.outcome for posted in said} == {"accepted"}
+    assert len(list((folder / "new").iterdir())) == 20
