@@ -217,7 +217,7 @@ def _report(error: ErrorDetails, tree: Node, mistakes: Mistakes) -> None:
     inside = tuple(f"{key}{mark}" for mark in ".[") if key else ""
     if error["type"] in ("value_error", "too_short") and any(known.startswith(inside) for known in mistakes.keys):
         return  # what is reported inside is missing here
-    mistakes.add(find(tree, location).source, key, _explained(error))
+    mistakes.add(find(tree, location), key, _explained(error))
 
 
 _BOUNDS = {"gt": "more than", "ge": "at least", "le": "at most"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -52,18 +53,18 @@ def substitute(node: Node, environ: Mapping[str, str], mistakes: Mistakes, key: 
     """The tree with `${NAME}` and `${file:PATH}` replaced (`$${` is a literal `${`), nulls reported and taken out."""
     if isinstance(node.value, dict):
         children = {name: substitute(child, environ, mistakes, join(key, name)) for name, child in node.value.items()}
-        return Node(node.source, {name: child for name, child in children.items() if child.value is not None})
+        return replace(node, value={name: child for name, child in children.items() if child.value is not None})
     if isinstance(node.value, list):
         items = [substitute(child, environ, mistakes, join(key, index)) for index, child in enumerate(node.value)]
-        return Node(node.source, items)
+        return replace(node, value=items)
     if node.value is None:
-        mistakes.add(node.source, key, "has no value; give it one or remove the line")
+        mistakes.add(node, key, "has no value; give it one or remove the line")
         return node
     try:
-        return Node(node.source, _REFERENCE.sub(lambda found: _referenced(found, environ), node.value))
+        return replace(node, value=_REFERENCE.sub(lambda found: _referenced(found, environ), node.value))
     except _Refused as error:
-        mistakes.add(node.source, key, str(error))
-        return Node(node.source, None)
+        mistakes.add(node, key, str(error))
+        return replace(node, value=None)
 
 
 def references(node: Node) -> Iterator[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -61,7 +61,7 @@ def decode(data: bytes, path: Path, mistakes: Mistakes) -> str | None:
 def mapping(tree: Node | None, mistakes: Mistakes) -> Node | None:
     """The tree where it is a mapping, as every file of ours is at its top."""
     if tree is not None and not isinstance(tree.value, dict):
-        mistakes.add(tree.source, "", "is no mapping; write one `name: value` a line")
+        mistakes.add(tree, "", "is no mapping; write one `name: value` a line")
         return None
     return tree
 
@@ -87,9 +87,10 @@ def parse(
         mark = cast("_Mark | None", error.problem_mark or error.context_mark)
         # Quoted words are the file's own text, which may be a secret in the wrong place.
         problem = re.sub(r"'[^'<]{2,}'", "…", " ".join(str(error.problem or error.context).split()))
-        mistakes.add(source(mark.line + 1 if mark else 1), key, f"is not YAML ({problem}); mind indents and quotes")
+        at = Node(source(mark.line + 1), None, column=mark.column + 1, width=1) if mark else source(1)
+        mistakes.add(at, key, f"is not YAML ({problem}); mind indents and quotes")
     except _Refused as error:
-        mistakes.add(source(error.line), key, str(error))
+        mistakes.add(_node(error.event, None, source), key, str(error))
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         mistakes.add(source(line), key, "is not YAML (a control character, or another that it forbids); remove it")
@@ -101,12 +102,13 @@ def parse(
 
 class _Mark(Protocol):
     line: int
+    column: int
 
 
 class _Refused(Exception):
-    def __init__(self, text: str, line: int) -> None:
+    def __init__(self, text: str, event: Event) -> None:
         super().__init__(text)
-        self.line = line
+        self.event = event
 
 
 class _Builder:
@@ -136,7 +138,7 @@ class _Builder:
         for event in events:
             documents += isinstance(event, DocumentStartEvent)
             if documents > 1:
-                raise _Refused("starts a second document (---); keep one", _line(event))
+                raise _Refused("starts a second document (---); keep one", event)
             self._take(event)
         if self.root is None or self.root.value is None:
             return Node(self.source(1), {})
@@ -144,40 +146,40 @@ class _Builder:
 
     def _take(self, event: Event) -> None:
         if isinstance(event, NodeEvent) and not isinstance(event, AliasEvent) and getattr(event, "ctag", None):
-            raise _Refused(f"has a tag (!…); {self.bounds.what} need none, remove it", _line(event))
+            raise _Refused(f"has a tag (!…); {self.bounds.what} need none, remove it", event)
         if isinstance(event, MappingStartEvent | SequenceStartEvent):
             if len(self.open) >= self.bounds.depth:
                 text = f"is nested deeper than {self.bounds.depth} levels; {self.bounds.what} are flatter"
-                raise _Refused(text, _line(event))
+                raise _Refused(text, event)
             self.open.append((event, []))
         elif isinstance(event, ScalarEvent):
             is_null = event.implicit[0] and event.value in _NULLS
             text = event.value if self.shown is None else self.shown(event.value)
-            self._place(event, Node(self.source(_line(event)), None if is_null else text))
+            self._place(event, _node(event, None if is_null else text, self.source))
         elif isinstance(event, AliasEvent):
             self._place(event, self._aliased(event))
         elif isinstance(event, MappingEndEvent | SequenceEndEvent):
             start, children = self.open.pop()
             size = 1 + sum(child.size for child in children)
             value = self._pairs(children) if isinstance(event, MappingEndEvent) else children
-            self._place(start, Node(self.source(_line(start)), value, size))
+            self._place(start, _node(start, value, self.source, size, event))
 
     def _aliased(self, event: AliasEvent) -> Node:
         self.aliases += 1
         target = self.anchors.get(event.anchor)
         if target is None:
             text = "has an alias (*…) to nothing that was complete before it; repeat the value, or quote a leading *"
-            raise _Refused(text, _line(event))
+            raise _Refused(text, event)
         if self.aliases > self.bounds.aliases:
-            raise _Refused(f"has more than {self.bounds.aliases} aliases (*…); repeat the values", _line(event))
+            raise _Refused(f"has more than {self.bounds.aliases} aliases (*…); repeat the values", event)
         self.nodes += target.size
-        return Node(self.source(_line(event)), target.value, target.size)
+        return _node(event, target.value, self.source, target.size)
 
     def _place(self, event: Event, node: Node) -> None:
         self.nodes += 1
         if self.nodes > self.bounds.nodes:
             text = f"has more than {self.bounds.nodes} values, aliases expanded; {self.bounds.what} have fewer"
-            raise _Refused(text, _line(event))
+            raise _Refused(text, event)
         if isinstance(event, NodeEvent) and event.anchor and not isinstance(event, AliasEvent):
             self.anchors[event.anchor] = node
         if self.open:
@@ -189,16 +191,27 @@ class _Builder:
         pairs: dict[str, Node] = {}
         for name, value in zip(children[::2], children[1::2], strict=True):
             if not isinstance(name.value, str):
-                self.mistakes.add(name.source, self.key, "has a key that is no text; write `name: value`")
+                self.mistakes.add(name, self.key, "has a key that is no text; write `name: value`")
             elif name.value in pairs:
-                first = pairs[name.value].source
-                self.mistakes.add(name.source, short_name(name.value), f"is there twice, first at {first}; keep one")
+                first = pairs[name.value].named.source
+                self.mistakes.add(name, short_name(name.value), f"is there twice, first at {first}; keep one")
             else:
                 # Where nothing is written the parser has its mark behind it, mostly on the next line.
-                pairs[name.value] = Node(name.source, None) if value.value is None else value
+                pairs[name.value] = replace(name if value.value is None else value, value=value.value, label=name)
         return pairs
 
 
-def _line(event: Event) -> int:
-    mark = cast("_Mark | None", event.start_mark)
-    return mark.line + 1 if mark else 1
+def _node(
+    event: Event,
+    value: str | dict[str, Node] | list[Node] | None,
+    source: Callable[[int], str],
+    size: int = 1,
+    end: Event | None = None,
+) -> Node:
+    """Where the event's text stands; of what spans lines, its first one. `end`: the event with which it ends."""
+    start = cast("_Mark | None", event.start_mark)
+    stop = cast("_Mark | None", (end or event).end_mark)
+    if start is None:
+        return Node(source(1), value, size)
+    width = stop.column - start.column if stop is not None and stop.line == start.line else 0
+    return Node(source(start.line + 1), value, size, start.column + 1, width)

@@ -98,7 +98,7 @@ class _Lines:
             if "#" in entry:
                 entry = "" if entry.startswith("#") else _before_comment(entry)
             if entry:
-                yield Node(f"{self.path}:{number}", entry)
+                yield Node(f"{self.path}:{number}", entry, column=line.index(entry) + 1, width=len(entry))
 
 
 def _before_comment(entry: str) -> str:
@@ -136,7 +136,7 @@ class _Files:
         if node is None:
             return {}
         if not isinstance(node.value, dict) or not node.value:
-            self.mistakes.add(node.source, "lists", "names no list; write `name: [a, b]` lines under it or remove it")
+            self.mistakes.add(node, "lists", "names no list; write `name: [a, b]` lines under it or remove it")
             return {}
         return {name: self._list(child, join("lists", name)) for name, child in node.value.items()}
 
@@ -145,25 +145,25 @@ class _Files:
             return self._list_file(node, node.value, key)
         items = node.value if isinstance(node.value, list) else [node]
         if not items:
-            self.mistakes.add(node.source, key, f"is empty; {_LIST}")
+            self.mistakes.add(node, key, f"is empty; {_LIST}")
         for index, item in enumerate(items):
             place = key if item is node else join(key, index)
             if not isinstance(item.value, str):
                 state = "has no value" if item.value is None else "is not one single value"
-                self.mistakes.add(item.source, place, f"{state}; {_LIST}")
+                self.mistakes.add(item, place, f"{state}; {_LIST}")
             elif item.value.startswith("$"):
-                self.mistakes.add(item.source, place, "is the name of a list; name both lists in the rule: [$a, $b]")
+                self.mistakes.add(item, place, "is the name of a list; name both lists in the rule: [$a, $b]")
         return [item for item in items if isinstance(item.value, str) and not item.value.startswith("$")]
 
     def _list_file(self, node: Node, members: Mapping[str, Node], key: str) -> list[Node] | _Lines:
         name = members.get("file")
         if name is None or len(members) > 1 or not isinstance(name.value, str) or not name.value:
-            self.mistakes.add(node.source, key, f"is no list; {_LIST}")
+            self.mistakes.add(node, key, f"is no list; {_LIST}")
             return []
         path = self.path.parent / name.value
         self.named.append(path)
         text = self.reading.text(
-            path, LIST_SIZE_MAX, name.source, key, "name a readable file, from the rules file's folder on"
+            path, LIST_SIZE_MAX, name, key, "name a readable file, from the rules file's folder on"
         )
         if text is None:
             return []

@@ -40,17 +40,17 @@ class Reading:
             return None
         return mapping(parse(text, lambda line: f"{path}:{line}", self.mistakes, bounds), self.mistakes)
 
-    def text(self, path: Path, limit: int, source: str, key: str, right: str) -> str | None:
+    def text(self, path: Path, limit: int, named_at: Node | str, key: str, right: str) -> str | None:
         """A file's text, hashed into the version; a path that cannot be read is a mistake where it was written."""
         shown = f"{printable(str(path))} " if key else ""
         try:
             data = _regular(path, limit) if self.texts is None else self.texts[path]
         except (OSError, ValueError, KeyError) as error:
             state = getattr(error, "strerror", None) or "no possible path"
-            self.mistakes.add(source, key, f"{shown}cannot be read ({state}); {right}")
+            self.mistakes.add(named_at, key, f"{shown}cannot be read ({state}); {right}")
             return None
         if data is None:
-            self.mistakes.add(source, key, f"{shown}is no regular file; {right}")
+            self.mistakes.add(named_at, key, f"{shown}is no regular file; {right}")
             return None
         if len(data) > limit:
             self.mistakes.add(str(path), key, f"is larger than {limit // 1024**2} MiB; make it smaller")

@@ -5,22 +5,23 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 import click
 
 from gateway import __version__
+from gateway.cli.lazy import LazyGroup, Table
 from gateway.errors import GatewayError
 
-COMMANDS = {
+COMMANDS: Table = {
     "demo": ("gateway.cli.demo:demo", "The whole thing on this machine, with sample files and links to try."),
     "serve": ("gateway.cli.serve:serve", "Run the gateway."),
     "worker": ("gateway.cli.serve:background", "Fulfil orders, send mails and webhooks, beside a running gateway."),
     "link": ("gateway.cli.link:link", "Create, look up, revoke and extend links."),
     "order": ("gateway.cli.order:order", "What happened to an order, and why."),
+    "rules": ("gateway.cli.rules:rules", "Check, explain, test and replay rules."),
     "mail": ("gateway.cli.mail:mail", "See, try and follow the mails to buyers."),
     "events": ("gateway.cli.events:events", "Read the events."),
     "keys": ("gateway.cli.keys:keys", "Make signing keys."),
@@ -34,25 +35,11 @@ COMMANDS = {
 INTERRUPTED = 130
 
 
-class Commands(click.Group):
-    """A group that knows its commands by name and imports the one that is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [name for name in COMMANDS if not name.startswith("_")]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
-        return command if isinstance(command, click.Command) else None
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+class _Commands(LazyGroup):
+    table: ClassVar[Table] = COMMANDS
 
 
-@click.group(cls=Commands, epilog="Example: gateway link create --order 10001 --file ebooks/sea.pdf")
+@click.group(cls=_Commands, epilog="Example: gateway link create --order 10001 --file ebooks/sea.pdf")
 @click.version_option(__version__, prog_name="gateway")
 @click.option("--debug", is_flag=True, help="Show where an error came from.")
 def gateway(debug: bool) -> None:

@@ -108,6 +108,7 @@ def _decide(
         charges(limits, device),
         expiry_of(claims, plan, policy.standing),
         rate=limits.get(Rate.name),
+        limits=limits,
         rule=verdict.rule,
         would_deny=verdict.would_deny,
     )

@@ -52,6 +52,10 @@ class Limits:
         """The limit of this name; None: not limited here."""
         return dict(self.values).get(name)
 
+    def __str__(self) -> str:
+        """`downloads=5,rate=2000000`, as events hold them."""
+        return ",".join(f"{name}={value}" for name, value in self.values)
+
     def without(self, name: str) -> Limits:
         """The same, and not limited in this one."""
         return Limits(**{own: value for own, value in self.values if own != name})
@@ -203,7 +207,7 @@ class Allow:
     """Yes to this file, if the ledger can apply every charge.
 
     `expires_at` (Unix s) is refused by the ledger, on its clock. `rate`: bytes/s for all the token's transfers
-    together. `would_deny`: rules that only observe and would have refused.
+    together. `would_deny`: rules that only observe and would have refused. `limits`: those that the charges are of.
     """
 
     file: FileEntry
@@ -211,6 +215,7 @@ class Allow:
     expires_at: int
     plan: str | None = None
     rate: int | None = None
+    limits: Limits = field(default_factory=Limits)
     rule: str | None = None
     would_deny: tuple[str, ...] = ()
 

@@ -58,19 +58,19 @@ def read_catalogue(tree: Node, reader: ProductsReader, version: str) -> Catalogu
 def _products(node: Node, reader: ProductsReader) -> None:
     if not isinstance(node.value, list) or not node.value:
         state = "has no value" if node.value is None else "is no list" if node.value else "is empty"
-        reader.mistakes.add(node.source, "products", f"{state}; write one `- sku: …` a product under it")
+        reader.mistakes.add(node, "products", f"{state}; write one `- sku: …` a product under it")
         return
     for index, child in enumerate(node.value):
         key = join("products", index)
         if reader.gives_up(child, key, MISTAKES_MAX):
             return
         if not isinstance(child.value, dict):
-            reader.mistakes.add(child.source, key, "is no product; write {sku: …, files: […]}")
+            reader.mistakes.add(child, key, "is no product; write {sku: …, files: […]}")
             continue
         section = reader.section(child, key, PRODUCT_KEYS, "key of a product")
         if section.members.keys().isdisjoint(NAMES):
             text = f"has no name; write {', '.join(NAMES[:-1])} or {NAMES[-1]}, as the shop calls it"
-            reader.mistakes.add(child.source, key, text)
+            reader.mistakes.add(child, key, text)
         product = _product(section, reader)
         for kind in NAMES:
             _enter(product, kind, section, reader)
@@ -100,7 +100,7 @@ def _enter(product: Product, kind: str, section: Section, reader: ProductsReader
         if name in reader.named[kind]:
             first = reader.places[kind, name]
             text = f"'{short(name)}' is there twice, first at {first}; write each {kind} once"
-            reader.mistakes.add(item.source, key, text)
+            reader.mistakes.add(item, key, text)
         else:
             reader.named[kind][name] = product
             reader.places[kind, name] = item.source
@@ -128,7 +128,7 @@ def _title(node: Node, key: str, reader: ProductsReader) -> str:
 def _plan(node: Node | None, key: str, reader: ProductsReader) -> str | None:
     plan = _claim(node, key, reader)
     if node is not None and plan is not None and reader.plans is not None and plan not in reader.plans:
-        reader.mistakes.add(node.source, key, unknown("plan", plan, reader.plans, "add it under plans in the rules"))
+        reader.mistakes.add(node, key, unknown("plan", plan, reader.plans, "add it under plans in the rules"))
     return plan
 
 
@@ -158,10 +158,10 @@ def _files(node: Node, key: str, reader: ProductsReader) -> Iterator[FileEntry]:
             continue
         first = places.setdefault(file.identity, place)
         if first != place:
-            reader.mistakes.add(item.source, place, f"is the same file as {first}; keep one")
+            reader.mistakes.add(item, place, f"is the same file as {first}; keep one")
         yield file
     if len(places) > FILES_MAX:
-        reader.mistakes.add(node.source, key, f"has more than {FILES_MAX} files; put them into archives")
+        reader.mistakes.add(node, key, f"has more than {FILES_MAX} files; put them into archives")
 
 
 def _file(node: Node, key: str, reader: ProductsReader) -> FileEntry | None:
@@ -171,7 +171,7 @@ def _file(node: Node, key: str, reader: ProductsReader) -> FileEntry | None:
     name = members.get("name")
     if ("key" in members) == ("url" in members):
         state = "has both key and url" if "key" in members else "has neither key nor url"
-        reader.mistakes.add(node.source, key, f"{state}; {_FILE}")
+        reader.mistakes.add(node, key, f"{state}; {_FILE}")
         return None
     kind, read = ("key", _stored) if "key" in members else ("url", _external)
     found = read(members[kind], join(key, kind), reader)
@@ -179,7 +179,7 @@ def _file(node: Node, key: str, reader: ProductsReader) -> FileEntry | None:
     if found is None:
         return None
     if len(f"{found.identity}{shown or ''}".encode()) > FILE_BYTES_MAX:
-        reader.mistakes.add(node.source, key, "is, with its name, too long for a link; make one of them shorter")
+        reader.mistakes.add(node, key, "is, with its name, too long for a link; make one of them shorter")
     return FileEntry(found.key, found.url, shown)
 
 
@@ -190,7 +190,7 @@ def _stored(node: Node, key: str, reader: ProductsReader) -> FileEntry | None:
     meant = "/".join(part for part in text.split("/") if part not in ("", ".", ".."))
     if "://" in text:
         # Not quoted, for an address may hold a signature.
-        reader.mistakes.add(node.source, key, "is an address and no key; write {url: …} for what is not in the store")
+        reader.mistakes.add(node, key, "is an address and no key; write {url: …} for what is not in the store")
     else:
         reader.wrong(node, key, f"is no key; {f'write {short(meant)}' if is_key(meant) else _KEY}")
     return None
@@ -202,12 +202,12 @@ def _external(node: Node, key: str, reader: ProductsReader) -> FileEntry | None:
         return None
     if not _is_address(text):
         right = "write one such as https://cdn.example.com/sea.zip"
-        reader.mistakes.add(node.source, key, f"is no https address with a host and without a user name; {right}")
+        reader.mistakes.add(node, key, f"is no https address with a host and without a user name; {right}")
         return None
     host = urlsplit(text).hostname or ""
     if reader.hosts is not None and host not in reader.hosts:
         reader.mistakes.add(
-            node.source, key, f"leads to {short(host)}, which is not in external_hosts of the settings; add it"
+            node, key, f"leads to {short(host)}, which is not in external_hosts of the settings; add it"
         )
     return FileEntry(None, text)
 

@@ -41,17 +41,12 @@ def describe(
         "file.use": "view" if request.view else "download",
     }
     if claims is not None:
-        fields |= {
-            "token.id": claims.token_id,
-            "order.id": claims.order_id,
-            "customer.id": claims.customer_id,
-            "plan": claims.plan,
-            "tier": claims.tier,
-        }
+        fields |= _of_claims(claims)
     if file is not None:
         fields["file.key"] = file.recorded
     if device is not None:
         fields["device.id"] = device.id
+        fields["device.cookie"] = device.cookie if device.cookie != device.id else None
     if stored is not None:
         fields |= {"file.size": str(stored.size), "file.etag": stored.etag}
     if asked is not None:
@@ -61,7 +56,27 @@ def describe(
     if decision is not None:
         fields |= {"rule": decision.rule, "would_deny": ",".join(decision.would_deny)}
         fields["plan"] = decision.plan or fields.get("plan")
+        fields["limits"] = str(decision.limits) if isinstance(decision, Allow) else None
     return {name: value for name, value in fields.items() if value}
+
+
+def _of_claims(claims: Claims) -> dict[str, str | None]:
+    return {
+        "token.id": claims.token_id,
+        "order.id": claims.order_id,
+        "customer.id": claims.customer_id,
+        "plan": claims.plan,
+        "tier": claims.tier,
+        "token.plan": claims.plan,
+        "token.limits": str(claims.limits),
+        "token.account": "true" if claims.account else None,
+        "token.issued_at": _number(claims.issued_at),
+        "token.expires_at": str(claims.expires_at),
+    }
+
+
+def _number(number: int | None) -> str | None:
+    return None if number is None else str(number)
 
 
 def _of_place(place: Place) -> dict[str, str | None]:

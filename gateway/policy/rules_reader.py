@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
-from gateway.document import Node, join, short
+from gateway.document import Node, join, short, shown
 from gateway.policy.conditions.base import Reader
 from gateway.policy.conditions.words import label
 from gateway.policy.limits import BY_NAME, read_limit
@@ -43,7 +44,7 @@ def read_ruleset(tree: Node, reader: Reader, version: str) -> RuleSet:
     default_plan = None if default is None else reader.text(default, "default_plan", "name a plan")
     if default is not None and default_plan is not None and default_plan not in plans:
         text = unknown("plan", default_plan, plans, "add it under plans")
-        reader.mistakes.add(default.source, "default_plan", text)
+        reader.mistakes.add(default, "default_plan", text)
     rules = _rules(top.members.get("rules"), reader)
     return RuleSet(
         version=version,
@@ -67,9 +68,7 @@ def _plans(node: Node | None, reader: Reader) -> dict[str, Plan]:
 def _plan(name: str, node: Node, reader: Reader) -> Plan:
     key = join("plans", name)
     if not isinstance(node.value, dict):
-        reader.wrong(
-            Node(node.source, None), key, "is no plan; write {valid_for: 30d, downloads: 5}, or {} for no limits"
-        )
+        reader.mistakes.add(node, key, "is no plan; write {valid_for: 30d, downloads: 5}, or {} for no limits")
         return Plan(name)
     members = dict(node.value)
     valid_for, view = members.pop("valid_for", None), members.pop("view", None)
@@ -86,7 +85,7 @@ def _limits(members: Mapping[str, Node], key: str, known: Iterable[str], reader:
     for name, child in members.items():
         place = join(key, name)
         if name not in BY_NAME:
-            reader.mistakes.add(child.source, place, unknown("limit", name, known))
+            reader.mistakes.add(child.named, place, unknown("limit", name, known))
             continue
         text = reader.text(child, place, "give it a value or remove the line")
         if text is not None and (number := _number(name, text, child, place, reader)) is not None:
@@ -115,7 +114,7 @@ def _rules(node: Node | None, reader: Reader) -> tuple[Rule, ...]:
         return ()
     if not isinstance(node.value, list) or not node.value:
         state = "is an empty list" if isinstance(node.value, list) else "is no list"
-        reader.mistakes.add(node.source, "rules", f"{state}; write one `- name: …` a rule, or remove the line")
+        reader.mistakes.add(node, "rules", f"{state}; write one `- name: …` a rule, or remove the line")
         return ()
     rules: list[Rule] = []
     places: dict[str, str] = {}
@@ -129,17 +128,17 @@ def _rules(node: Node | None, reader: Reader) -> tuple[Rule, ...]:
         first = places.get(rule.name)
         places.setdefault(rule.name, child.source)
         if rule.name == OTHERWISE:
-            reader.mistakes.add(child.source, join(key, "name"), f"{OTHERWISE} is kept; choose another name")
+            reader.mistakes.add(child, join(key, "name"), f"{OTHERWISE} is kept; choose another name")
         elif rule.name and first is not None:
             text = f"'{short(rule.name)}' is there twice, first at {first}; give each rule a name of its own"
-            reader.mistakes.add(child.source, join(key, "name"), text)
+            reader.mistakes.add(child, join(key, "name"), text)
         rules.append(rule)
     return tuple(rules)
 
 
 def _rule(node: Node, key: str, reader: Reader) -> Rule | None:
     if not isinstance(node.value, dict):
-        reader.mistakes.add(node.source, key, "is no rule; write {name: …, when: {…}, then: …}")
+        reader.mistakes.add(node, key, "is no rule; write {name: …, when: {…}, then: …}")
         return None
     rule = reader.section(node, key, _RULE, "key of a rule")
     name = reader.required(rule, "name", "give the rule a name, which events will show")
@@ -148,7 +147,7 @@ def _rule(node: Node, key: str, reader: Reader) -> Rule | None:
     action, limits = _REFUSED if then is None else _then(then, join(key, "then"), reader)
     message, mode = rule.members.get("message"), rule.members.get("mode")
     if message is not None and then is not None and action != "deny":
-        reader.mistakes.add(message.source, join(key, "message"), "is for deny only; remove it")
+        reader.mistakes.add(message, join(key, "message"), "is for deny only; remove it")
     return Rule(
         "" if name is None else _text_of(name, join(key, "name"), NAME_MAX, reader),
         () if when is None else reader.when(when, join(key, "when")),
@@ -156,6 +155,8 @@ def _rule(node: Node, key: str, reader: Reader) -> Rule | None:
         None if message is None else _text_of(message, join(key, "message"), MESSAGE_MAX, reader),
         limits,
         mode is not None and reader.choice(mode, join(key, "mode"), ("enforce", "observe")) == "observe",
+        node.source,
+        tuple(shown(each) for each in members.values()) if when and isinstance(members := when.value, dict) else (),
     )
 
 
@@ -172,7 +173,7 @@ def _then(node: Node, key: str, reader: Reader) -> tuple[Action, Limits]:
         text = f"{next(name for name in _LATER if name in value)} is no action of this release; {_THEN}"
     else:
         text = f"{'has no value' if value is None else 'is no single action'}; {_THEN}"
-    reader.mistakes.add(node.source, key, text)
+    reader.mistakes.add(node, key, text)
     return _REFUSED
 
 
@@ -182,5 +183,5 @@ def _text_of(node: Node, key: str, longest: int, reader: Reader) -> str:
 
 def _label(name: str, node: Node, key: str, reader: Reader) -> str:
     """The name of a member, which stands at `node`."""
-    reader.parsed(Node(node.source, name), key, "", partial(label, longest=NAME_MAX))
+    reader.parsed(replace(node.named, value=name), key, "", partial(label, longest=NAME_MAX))
     return name

@@ -20,7 +20,10 @@ ACTIONS: tuple[Action, ...] = get_args(Action)
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Whom it means and what then. `message` is a deny's, `limits` a limit's; `observe`: it is only recorded."""
+    """Whom it means and what then. `message` is a deny's, `limits` a limit's; `observe`: it is only recorded.
+
+    `source` is where it stands (`file:line`), `written` each of its conditions as it was written (see document.shown).
+    """
 
     name: str
     when: When
@@ -28,6 +31,8 @@ class Rule:
     message: str | None = None
     limits: Limits = field(default_factory=Limits)
     observe: bool = False
+    source: str = field(default="", compare=False)
+    written: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,9 @@ NAMED_MAX = 30
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A mapping, where it stands, and its members whose names are known."""
+    """A mapping, the node that it is, and its members whose names are known."""
 
-    source: str
+    node: Node
     key: str
     members: Mapping[str, Node]
 
@@ -39,7 +39,7 @@ class TreeReader:
     def wrong(self, node: Node, key: str, text: str) -> None:
         """What is wrong and, behind a semicolon, what would be right; the value itself goes in front."""
         shown = f"'{short(node.value)}' " if isinstance(node.value, str) else ""
-        self.mistakes.add(node.source, key, f"{shown}{text}")
+        self.mistakes.add(node, key, f"{shown}{text}")
 
     def text(self, node: Node, key: str, right: str) -> str | None:
         """A single text; None where it is none, which is then reported."""
@@ -54,13 +54,13 @@ class TreeReader:
         members = node.value if isinstance(node.value, dict) else {}
         for name, child in members.items():
             if name not in known:
-                self.mistakes.add(child.source, join(key, name), unknown(what, name, known))
-        return Section(node.source, key, {name: child for name, child in members.items() if name in known})
+                self.mistakes.add(child.named, join(key, name), unknown(what, name, known))
+        return Section(node, key, {name: child for name, child in members.items() if name in known})
 
     def required(self, section: Section, name: str, right: str) -> Node | None:
         """A member that must be there."""
         if name not in section.members:
-            self.mistakes.add(section.source, join(section.key, name), f"is missing; {right}")
+            self.mistakes.add(section.node, join(section.key, name), f"is missing; {right}")
         return section.members.get(name)
 
     def choice(self, node: Node | None, key: str, choices: tuple[str, ...]) -> str | None:
@@ -92,7 +92,7 @@ class TreeReader:
         """Whether more than `most` lines are reported: then this part and what follows need no look, which is said."""
         if self.mistakes.count <= most:
             return False
-        self.mistakes.add(node.source, key, "and what follows is not looked at; correct the others first")
+        self.mistakes.add(node, key, "and what follows is not looked at; correct the others first")
         return True
 
 

@@ -25,7 +25,6 @@ from gateway.policy.model import (
     Claims,
     Decision,
     Deny,
-    Device,
     DownloadRequest,
     FileEntry,
     Place,
@@ -35,12 +34,12 @@ from gateway.policy.model import (
 )
 from gateway.policy.orders import Holding
 from gateway.policy.reasons import Reason
-from gateway.policy.record import describe
 from gateway.policy.ruleset import RuleSet
 from gateway.policy.shards import shard_of
 from gateway.policy.tokens import parse, timely
 from gateway.ports import EventLog, GeoLookup, Ledger, ObjectStore, ReserveAsk
 from gateway.services.broken import reason_of
+from gateway.services.case import Case
 from gateway.services.control import Control
 from gateway.services.flood import FloodLimit
 from gateway.services.identifiers import new_id, now_ms
@@ -98,34 +97,6 @@ class Opened:
     may_view: bool
     claims: Claims
     shard: int
-
-
-@dataclass(slots=True)
-class _Case:
-    """What has become known of one request so far, for its decision and its event. One rule set decides it all."""
-
-    request: DownloadRequest
-    rules: RuleSet
-    device: Device
-    claims: Claims | None = None
-    file: FileEntry | None = None
-    place: Place | None = None
-    holding: Holding | None = None
-
-    def described(
-        self, decision: Allow | Deny, stored: StoredObject | None = None, asked: int | None = None
-    ) -> dict[str, str]:
-        told = describe(
-            self.request,
-            claims=self.claims,
-            file=self.file,
-            device=self.device,
-            stored=stored,
-            asked=asked,
-            place=self.place,
-            decision=decision,
-        )
-        return {**told, "rules.version": self.rules.version}
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,28 +237,34 @@ class Gatekeeper:
     def _is_ready(self) -> bool:
         return bool(self._device_secret) and self._grounds.ready()
 
-    def _case(self, request: DownloadRequest) -> _Case:
-        return _Case(request, self._grounds.rules(), identify(request, self._device_secret))
+    def _case(self, request: DownloadRequest) -> Case:
+        return Case(
+            request,
+            self._grounds.rules(),
+            identify(request, self._device_secret),
+            now_ms(),
+            self._control.standing,
+        )
 
-    async def _gather(self, case: _Case, claims: Claims) -> None:
+    async def _gather(self, case: Case, claims: Claims) -> None:
         """Raises GeoDown, OrdersDown."""
         geo = self._grounds.geo()
         case.place = Place() if geo is None else geo.look_up(case.request.client_address)
         case.holding = await self._grounds.holding(claims.order_id)
 
-    def _decide(self, case: _Case, claims: Claims, file: FileEntry) -> Decision:
+    def _decide(self, case: Case, claims: Claims, file: FileEntry) -> Decision:
         return decide(
             claims,
             file,
             case.request,
             device=case.device,
             place=case.place or Place(),
-            policy=Policy(case.rules, self._control.standing, self._grounds.external_hosts, case.holding),
-            now=time.time(),
+            policy=Policy(case.rules, case.standing, self._grounds.external_hosts, case.holding),
+            now=case.at_ms / 1000,
         )
 
     async def _reserve_for(
-        self, case: _Case, claims: Claims, allow: Allow, *, fresh: bool, limits: bool
+        self, case: Case, claims: Claims, allow: Allow, *, fresh: bool, limits: bool
     ) -> Admitted | Refused:
         request, file = case.request, allow.file
         if await self._is_too_late(claims, allow):
@@ -341,11 +318,9 @@ class Gatekeeper:
         shard = shard_of(claims.shard_key, self._shards)
         return not await self._ledger.has_transfers(shard, claims.token_key, allow.file.identity)
 
-    def _ask(
-        self, case: _Case, claims: Claims, *, allow: Allow, stored: StoredObject, plan: ResponsePlan
-    ) -> ReserveAsk:
+    def _ask(self, case: Case, claims: Claims, *, allow: Allow, stored: StoredObject, plan: ResponsePlan) -> ReserveAsk:
         told = case.described(allow, None if plan.elsewhere else stored, plan.length)
-        event = new_event("download.allowed", new_id(), now_ms(), told)
+        event = new_event("download.allowed", new_id(), case.at_ms, told)
         del event["type"]
         return ReserveAsk(
             request_id=case.request.request_id,
@@ -368,7 +343,7 @@ class Gatekeeper:
             event=event,
         )
 
-    async def _refuse(self, deny: Deny, case: _Case) -> Refused:
+    async def _refuse(self, deny: Deny, case: Case) -> Refused:
         if self._flood.allows(case.claims):
             told = case.described(deny)
             told |= {"reason": deny.reason.text, "http.response.status_code": str(deny.reason.status)}
@@ -377,11 +352,11 @@ class Gatekeeper:
                 deny = Deny(Reason.REDIS_DOWN)
         return _refused(deny, case.request)
 
-    async def _log(self, kind: str, case: _Case, told: dict[str, str]) -> bool:
+    async def _log(self, kind: str, case: Case, told: dict[str, str]) -> bool:
         """Store an event that no ledger call writes; whether that was possible."""
         shard = shard_of(case.claims.shard_key if case.claims else None, self._shards)
         try:
-            await self._events.append(shard, new_event(kind, new_id(), now_ms(), told))
+            await self._events.append(shard, new_event(kind, new_id(), case.at_ms, told))
         except LedgerDown as error:
             log.warning("an event of type %s could not be stored: %s", kind, error)
             return False

@@ -136,7 +136,7 @@ from gateway.cli import main as module
 def broken():
     raise RuntimeError("hunter2")
 
-module.Commands.get_command = lambda self, ctx, name: broken
+module.gateway.get_command = lambda ctx, name: broken
 module.main(sys.argv[1:])
 """
 

@@ -214,13 +214,13 @@ POLICY = (
     mutant(
         "an unknown country is none of those that are not meant",
         "policy/conditions/base.py",
-        ("return self.fact(facts) in self.values", "return self.fact(facts) in {None, *self.values}"),
+        ("return fact in self.values", "return fact in {None, *self.values}"),
         test="policy/test_conditions.py::test_what_geo_data_do_not_know_is_unknown_and_nothing_else",
     ),
     mutant(
         "a network of no known type is unknown",
         "policy/conditions/places.py",
-        ("return None in self.types if found is None", "return None in self.types if not found"),
+        ("return None in self.types if fact is None", "return None in self.types if not fact"),
         test="policy/test_conditions.py::test_a_network_that_is_known_to_be_none_of_the_types_is_not_unknown",
     ),
     mutant(
@@ -358,15 +358,15 @@ POLICY = (
         "a misspelt key of a rule is passed over",
         "policy/tree_reader.py",
         (
-            "not in known:\n                self.mistakes.add(child.source, join(key, name), unknown(what",
-            "is known:\n                self.mistakes.add(child.source, join(key, name), unknown(what",
+            "not in known:\n                self.mistakes.add(child.named, join(key, name), unknown(what",
+            "is known:\n                self.mistakes.add(child.named, join(key, name), unknown(what",
         ),
         test="policy/test_ruleset.py::test_what_is_wrong_and_what_would_be_right",
     ),
     mutant(
         "a condition that nobody knows is passed over",
         "policy/conditions/base.py",
-        ('self.mistakes.add(child.source, join(key, name), unknown("condition", name, self.conditions))', "continue"),
+        ('self.mistakes.add(child.named, join(key, name), unknown("condition", name, self.conditions))', "continue"),
         test="policy/test_conditions.py::test_what_is_wrong_and_what_would_be_right",
     ),
     mutant(

@@ -93,7 +93,7 @@ def test_a_token_by_itself_is_denied(changes: dict[str, object], reason: Reason)
 def test_allowed_with_its_charge(changes: dict[str, object], downloads: int | None) -> None:
     claims = replace(CLAIMS, limits=Limits(downloads=downloads), **changes)
     charge = Charge("count", downloads, Reason.LIMIT_DOWNLOADS)
-    assert decided(claims) == Allow(FILE, (charge,), claims.expires_at, rule="otherwise")
+    assert decided(claims) == Allow(FILE, (charge,), claims.expires_at, rule="otherwise", limits=claims.limits)
 
 
 def test_a_link_and_a_rule_tighten_the_plan_and_cannot_loosen_it() -> None:

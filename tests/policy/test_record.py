@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address
 
-from gateway.policy.model import Allow, Claims, Deny, Device, DownloadRequest, FileEntry, Place, StoredObject
+from gateway.policy.model import Allow, Claims, Deny, Device, DownloadRequest, FileEntry, Limits, Place, StoredObject
 from gateway.policy.reasons import Reason
 from gateway.policy.record import describe
 
@@ -52,17 +52,23 @@ def test_all_that_is_known() -> None:
         stored=StoredObject("a.pdf", 1000, '"e"', 0, "application/pdf"),
         asked=995,
         place=PLACE,
-        decision=Allow(FILE, (), 1, plan="gold", rule="office", would_deny=("x", "y")),
+        decision=Allow(
+            FILE, (), 1, plan="gold", rule="office", would_deny=("x", "y"), limits=Limits(downloads=5, rate=9)
+        ),
     )
     assert told == {
         **SURE,
         "token.id": "t1",
         "order.id": "10001",
         "customer.id": "c1",
+        "token.plan": "gold",
+        "token.expires_at": str(CLAIMS.expires_at),
         "plan": "gold",
+        "limits": "downloads=5,rate=9",
         "tier": "vip",
         "file.key": "a.pdf",
         "device.id": "d1",
+        "device.cookie": "c",
         "file.size": "1000",
         "file.etag": '"e"',
         "bytes.asked": "995",

@@ -6,23 +6,27 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import tzinfo
-from typing import ClassVar, Protocol, Self, TypeVar, cast
+from typing import ClassVar, Generic, Protocol, Self, TypeVar, cast
 
 from gateway.document import Mistakes, Node, join
 from gateway.policy.model import Facts
 from gateway.policy.tree_reader import TreeReader, unknown
 
-__all__ = ["Condition", "OneOf", "Reader", "When", "holds", "unknown"]
+__all__ = ["Asks", "Condition", "OneOf", "Reader", "When", "holds", "unknown"]
 
 T = TypeVar("T")
 S = TypeVar("S")
+F = TypeVar("F")
 
 WRONG_ENTRIES_MAX = 50
 """A list with more wrong entries than this is wrong as a whole: more lines would tell nothing new."""
 
 
 class Condition(Protocol):
-    """One key of a `when:`. `needs`: the geo database it asks, of `city`, `asn`, `anonymous`."""
+    """One key of a `when:`. `needs`: the geo database it asks, of `city`, `asn`, `anonymous`.
+
+    It is either an Asks, which looks at one fact of a request, or made of other conditions (see combined).
+    """
 
     key: ClassVar[str]
     needs: ClassVar[str | None]
@@ -35,15 +39,36 @@ class Condition(Protocol):
         """Whether the request is meant."""
 
 
+class Asks(ABC, Generic[F]):
+    """A condition on one fact of the request, so that it can be said what it saw, and asked what it would say of
+    another one.
+    """
+
+    __slots__ = ()
+    key: ClassVar[str]
+    needs: ClassVar[str | None] = None
+
+    @staticmethod
+    @abstractmethod
+    def fact(facts: Facts) -> F:
+        """What it looks at; None where it is not known."""
+
+    @abstractmethod
+    def meets(self, fact: F) -> bool:
+        """Whether a request with this fact is meant."""
+
+    def matches(self, facts: Facts) -> bool:
+        """Whether the request is meant."""
+        return self.meets(self.fact(facts))
+
+
 @dataclass(frozen=True, slots=True)
-class OneOf(ABC):
+class OneOf(Asks[Hashable]):
     """One fact of the request is among some values. `word` reads one of them; its ValueError says what is wrong.
 
     All conditions of this kind are answered by one look-up for all rules (policy.index).
     """
 
-    key: ClassVar[str]
-    needs: ClassVar[str | None] = None
     word: ClassVar[Callable[[str], Hashable]]
     values: frozenset[Hashable]
 
@@ -51,13 +76,8 @@ class OneOf(ABC):
     def read(cls, node: Node, key: str, reader: Reader) -> Self:
         return cls(reader.values(node, key, cls.word, frozenset))
 
-    @staticmethod
-    @abstractmethod
-    def fact(facts: Facts) -> Hashable:
-        """What is looked for; None where it is not known."""
-
-    def matches(self, facts: Facts) -> bool:
-        return self.fact(facts) in self.values
+    def meets(self, fact: Hashable) -> bool:
+        return fact in self.values
 
 
 When = tuple[Condition, ...]
@@ -93,7 +113,7 @@ class Reader(TreeReader):
         for name, child in self.members(node, key, "condition", "country: PL").items():
             condition = self.conditions.get(name)
             if condition is None:
-                self.mistakes.add(child.source, join(key, name), unknown("condition", name, self.conditions))
+                self.mistakes.add(child.named, join(key, name), unknown("condition", name, self.conditions))
             elif child.value is None:
                 self.wrong(child, join(key, name), "has no value; give it one or remove the line")
             else:
@@ -106,9 +126,7 @@ class Reader(TreeReader):
         if node.value is None:
             self.wrong(node, key, f"has no value; write {{{example}}}")
         elif not isinstance(node.value, dict):
-            self.wrong(
-                Node(node.source, None), key, f"is no mapping; write {{{example}}} or one `{what}: value` a line"
-            )
+            self.mistakes.add(node, key, f"is no mapping; write {{{example}}} or one `{what}: value` a line")
         elif not node.value:
             self.wrong(node, key, f"is empty; name at least one {what}, such as {{{example}}}")
         else:
@@ -137,7 +155,7 @@ class Reader(TreeReader):
             except ValueError as error:
                 wrong += 1
                 if wrong > WRONG_ENTRIES_MAX:
-                    self.mistakes.add(entry.source, key, "and what follows is not looked at; correct the others first")
+                    self.mistakes.add(entry, key, "and what follows is not looked at; correct the others first")
                     return
                 self.wrong(entry, key, str(error))
 
@@ -154,7 +172,7 @@ class Reader(TreeReader):
             entries = self.lists.get(node.value[1:])
             if entries is None:
                 names = [f"${name}" for name in self.lists]
-                self.mistakes.add(node.source, key, unknown("list", node.value, names, "add it under lists"))
+                self.mistakes.add(node, key, unknown("list", node.value, names, "add it under lists"))
             else:
                 yield from ((entry, key) for entry in entries)
         else:
@@ -166,4 +184,4 @@ class Reader(TreeReader):
         self.needs.add(condition.needs)
         if self.databases is not None and condition.needs not in self.databases:
             name = f"geo.{condition.needs}"
-            self.mistakes.add(node.source, key, f"needs {name} in the settings; name the database there")
+            self.mistakes.add(node, key, f"needs {name} in the settings; name the database there")

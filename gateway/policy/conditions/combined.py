@@ -60,7 +60,7 @@ class Not:
 
 def _whens(node: Node, key: str, reader: Reader) -> tuple[When, ...]:
     if not isinstance(node.value, list):
-        reader.mistakes.add(node.source, key, "is no list; write [{country: PL}, {tier: gold}]")
+        reader.mistakes.add(node, key, "is no list; write [{country: PL}, {tier: gold}]")
         return ()
     if not node.value:
         reader.wrong(node, key, "is an empty list; give it a value or remove the line")

@@ -10,18 +10,17 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from gateway.document import Node
-from gateway.policy.conditions.base import OneOf, Reader
+from gateway.policy.conditions.base import Asks, OneOf, Reader
 from gateway.policy.conditions.words import as_number, continent_code, country_code, network_type, region_code
 from gateway.policy.model import Address, Facts
 from gateway.policy.networks import NetworkSet, network_set, read_network, unmapped
 
 
 @dataclass(frozen=True, slots=True)
-class Ip:
+class Ip(Asks[Address]):
     """The client's address is one of these, or in one of these networks."""
 
     key: ClassVar[str] = "ip"
-    needs: ClassVar[str | None] = None
     networks: NetworkSet
 
     @classmethod
@@ -32,8 +31,8 @@ class Ip:
     def fact(facts: Facts) -> Address:
         return unmapped(facts.address)
 
-    def matches(self, facts: Facts) -> bool:
-        return unmapped(facts.address) in self.networks
+    def meets(self, fact: Address) -> bool:
+        return fact in self.networks
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ class Asn(OneOf):
 
 
 @dataclass(frozen=True, slots=True)
-class NetworkType:
+class NetworkType(Asks[frozenset[str] | None]):
     """The address's network is of one of these types."""
 
     key: ClassVar[str] = "network"
@@ -100,6 +99,9 @@ class NetworkType:
     def read(cls, node: Node, key: str, reader: Reader) -> Self:
         return cls(reader.values(node, key, network_type, frozenset))
 
-    def matches(self, facts: Facts) -> bool:
-        found = facts.place.network
-        return None in self.types if found is None else not self.types.isdisjoint(found)
+    @staticmethod
+    def fact(facts: Facts) -> frozenset[str] | None:
+        return facts.place.network
+
+    def meets(self, fact: frozenset[str] | None) -> bool:
+        return None in self.types if fact is None else not self.types.isdisjoint(fact)

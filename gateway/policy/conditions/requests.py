@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from gateway.document import Node
-from gateway.policy.conditions.base import OneOf, Reader, unknown
+from gateway.policy.conditions.base import Asks, OneOf, Reader, unknown
 from gateway.policy.conditions.words import agent_pattern, exact_text, method_name, path_pattern
 from gateway.policy.globs import Glob, path_glob, word_glob
 from gateway.policy.model import Facts
@@ -33,11 +33,10 @@ class Patterns:
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class File(Asks[str]):
     """The file's key, or an external file's address, is meant by one of these globs."""
 
     key: ClassVar[str] = "file"
-    needs: ClassVar[str | None] = None
     patterns: Patterns
 
     @classmethod
@@ -55,10 +54,14 @@ class File:
     @staticmethod
     def root(facts: Facts) -> str:
         """The top folder that the file is in, or its name."""
-        return _name(facts).partition("/")[0]
+        return File.fact(facts).partition("/")[0]
 
-    def matches(self, facts: Facts) -> bool:
-        return _name(facts) in self.patterns
+    @staticmethod
+    def fact(facts: Facts) -> str:
+        return facts.file.key or facts.file.url or ""
+
+    def meets(self, fact: str) -> bool:
+        return fact in self.patterns
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ class InPlan(OneOf):
         values = reader.values(node, key, exact_text, frozenset)
         for name in sorted(values.difference(reader.plans)) if reader.plans else ():
             # No token can have a plan that the file has not: the rule would never match.
-            reader.mistakes.add(node.source, key, unknown("plan of this file", name, reader.plans))
+            reader.mistakes.add(node, key, unknown("plan of this file", name, reader.plans))
         return cls(values)
 
     @staticmethod
@@ -130,23 +133,22 @@ class Method(OneOf):
 
 
 @dataclass(frozen=True, slots=True)
-class UserAgent:
+class UserAgent(Asks[str]):
     """The whole User-Agent, in any case, is meant by one of these globs."""
 
     key: ClassVar[str] = "user_agent"
-    needs: ClassVar[str | None] = None
     patterns: Patterns
 
     @classmethod
     def read(cls, node: Node, key: str, reader: Reader) -> Self:
         return cls(reader.values(node, key, agent_pattern, _agents))
 
-    def matches(self, facts: Facts) -> bool:
-        return facts.user_agent.lower() in self.patterns
+    @staticmethod
+    def fact(facts: Facts) -> str:
+        return facts.user_agent.lower()
 
-
-def _name(facts: Facts) -> str:
-    return facts.file.key or facts.file.url or ""
+    def meets(self, fact: str) -> bool:
+        return fact in self.patterns
 
 
 def _paths(patterns: Iterable[str]) -> Patterns:

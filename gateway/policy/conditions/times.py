@@ -8,7 +8,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import ClassVar, Self
 
 from gateway.document import Node, join
-from gateway.policy.conditions.base import Reader, unknown
+from gateway.policy.conditions.base import Asks, Reader, unknown
 from gateway.policy.model import Facts
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -25,12 +25,21 @@ Span = tuple[int, int]
 """From this minute of the day until before that one; until the next day's where the second is not larger."""
 
 
+class _Moment(Asks[float]):
+    """Asks when a request comes, in Unix seconds."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def fact(facts: Facts) -> float:
+        return facts.now
+
+
 @dataclass(frozen=True, slots=True)
-class Time:
+class Time(_Moment):
     """It is one of these days (0 is Monday) and hours. Hours over midnight belong to the day they begin."""
 
     key: ClassVar[str] = "time"
-    needs: ClassVar[str | None] = None
     days: frozenset[int]
     hours: tuple[Span, ...]
     zone: tzinfo
@@ -41,10 +50,10 @@ class Time:
         for name, child in members.items():
             if name not in ("days", "hours", "zone"):
                 text = unknown("part of a time", name, ("days", "hours", "zone"))
-                reader.mistakes.add(child.source, join(key, name), text)
+                reader.mistakes.add(child.named, join(key, name), text)
         if members and not {"days", "hours"} & members.keys():
             text = 'has neither days nor hours; write {days: mon-fri}, {hours: "08:00-18:00"} or both'
-            reader.mistakes.add(node.source, key, text)
+            reader.mistakes.add(node, key, text)
         days, hours, zone = (members.get(name) for name in ("days", "hours", "zone"))
         written = [] if days is None else reader.values(days, join(key, "days"), _days, list)
         return cls(
@@ -53,8 +62,8 @@ class Time:
             UTC if zone is None else _zone(zone, join(key, "zone"), reader),
         )
 
-    def matches(self, facts: Facts) -> bool:
-        now = datetime.fromtimestamp(facts.now, self.zone)
+    def meets(self, fact: float) -> bool:
+        now = datetime.fromtimestamp(fact, self.zone)
         minute, day = now.hour * 60 + now.minute, now.weekday()
         for start, stop in self.hours:
             if start < stop:
@@ -66,35 +75,33 @@ class Time:
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
+class Before(_Moment):
     """It is earlier than this moment (Unix s)."""
 
     key: ClassVar[str] = "before"
-    needs: ClassVar[str | None] = None
     moment: float
 
     @classmethod
     def read(cls, node: Node, key: str, reader: Reader) -> Self:
         return cls(_moment(node, key, reader))
 
-    def matches(self, facts: Facts) -> bool:
-        return facts.now < self.moment
+    def meets(self, fact: float) -> bool:
+        return fact < self.moment
 
 
 @dataclass(frozen=True, slots=True)
-class After:
+class After(_Moment):
     """It is this moment (Unix s) or later."""
 
     key: ClassVar[str] = "after"
-    needs: ClassVar[str | None] = None
     moment: float
 
     @classmethod
     def read(cls, node: Node, key: str, reader: Reader) -> Self:
         return cls(_moment(node, key, reader))
 
-    def matches(self, facts: Facts) -> bool:
-        return facts.now >= self.moment
+    def meets(self, fact: float) -> bool:
+        return fact >= self.moment
 
 
 def _days(text: str) -> frozenset[int]:

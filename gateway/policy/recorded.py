@@ -1,0 +1,153 @@
+"""What an event says of its request, as the nouns that decided it: so that it can be decided again.
+
+It is the other side of policy.record; what that leaves out, no condition can ask.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import ip_address
+
+from gateway.policy.events import LENGTHS
+from gateway.policy.limits import BY_NAME
+from gateway.policy.model import Address, Claims, Facts, FileEntry, Limits, Place
+from gateway.policy.record import UNKNOWN
+
+_NUMBER = re.compile(r"[0-9]{1,15}")
+
+
+class NotRecorded(ValueError):
+    """The event does not say enough to decide its request again; the text says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One request for a file. `now` in Unix seconds, `extended_to` too (see Standing), `view`: it was to be shown.
+
+    `place.version` is empty where no geo database was asked.
+    """
+
+    claims: Claims
+    file: FileEntry
+    address: Address
+    place: Place
+    method: str
+    user_agent: str
+    now: float
+    view: bool
+    extended_to: int | None
+
+    def facts(self, plan: str | None) -> Facts:
+        """What rules may ask of it under this plan."""
+        return Facts(self.claims, self.file, plan, self.address, self.place, self.method, self.user_agent, self.now)
+
+
+def read_recorded(fields: Mapping[str, str]) -> Recorded:
+    """The request of a `download.…` event. Raises NotRecorded."""
+    file = file_of(_required(fields, "file.key"))
+    return Recorded(
+        claims=claims_of(fields, file),
+        file=file,
+        address=_address(fields),
+        place=place_of(fields),
+        method=_required(fields, "http.request.method"),
+        user_agent=_whole_agent(fields),
+        now=moment_of(fields),
+        view=fields.get("file.use") == "view",
+        extended_to=_optional(fields, "token.extended_to"),
+    )
+
+
+def claims_of(fields: Mapping[str, str], *files: FileEntry) -> Claims:
+    """What the token said, without what no rule asks: its issuer, its not-before, its networks and its other files.
+
+    Raises NotRecorded, also for events of versions that did not keep what the token says.
+    """
+    return Claims(
+        issuer="",
+        token_id=_required(fields, "token.id"),
+        expires_at=_seconds(_required(fields, "token.expires_at"), "token.expires_at"),
+        files=files,
+        issued_at=_optional(fields, "token.issued_at"),
+        customer_id=fields.get("customer.id"),
+        order_id=fields.get("order.id"),
+        plan=fields.get("token.plan"),
+        tier=fields.get("tier"),
+        account=fields.get("token.account") == "true",
+        limits=limits_of(fields.get("token.limits", "")),
+    )
+
+
+def limits_of(text: str) -> Limits:
+    """What `str(Limits(…))` wrote. Raises NotRecorded."""
+    pairs = [entry.partition("=") for entry in text.split(",")] if text else []
+    if not all(name in BY_NAME and _NUMBER.fullmatch(value) for name, _, value in pairs):
+        raise NotRecorded("its limits are none of this version")
+    return Limits(**{name: int(value) for name, _, value in pairs})
+
+
+def file_of(key: str) -> FileEntry:
+    """The file of an event's `file.key`; of an external one the address without its query."""
+    return FileEntry(None, key.removeprefix("url:")) if key.startswith("url:") else FileEntry(key)
+
+
+def place_of(fields: Mapping[str, str]) -> Place:
+    """What the geo databases said then."""
+    version = fields.get("geo.version", "")
+    if not version:
+        return Place()
+    country, asn, types = (
+        fields.get(name, "") for name in ("geo.country.iso_code", "as.number", "client.network.type")
+    )
+    return Place(
+        country=None if country in ("", UNKNOWN) else country,
+        continent=fields.get("geo.continent.code"),
+        region=fields.get("geo.region.iso_code"),
+        city=fields.get("geo.city.name"),
+        asn=int(asn) if _NUMBER.fullmatch(asn) else None,
+        network=None if types == UNKNOWN else frozenset(types.split(",")) if types else frozenset(),
+        version=version,
+    )
+
+
+def moment_of(fields: Mapping[str, str]) -> float:
+    """When it was decided, in Unix seconds. Raises NotRecorded."""
+    time = _required(fields, "time")
+    try:
+        return datetime.fromisoformat(time).timestamp()
+    except ValueError as error:
+        raise NotRecorded("its time cannot be read") from error
+
+
+def _whole_agent(fields: Mapping[str, str]) -> str:
+    agent = fields.get("user_agent.original", "")
+    if len(agent) >= LENGTHS["user_agent.original"]:
+        raise NotRecorded("its user agent was too long to be kept whole")
+    return agent
+
+
+def _address(fields: Mapping[str, str]) -> Address:
+    address = _required(fields, "client.address")
+    try:
+        return ip_address(address)
+    except ValueError as error:
+        raise NotRecorded("its address cannot be read") from error
+
+
+def _required(fields: Mapping[str, str], name: str) -> str:
+    if not (value := fields.get(name)):
+        raise NotRecorded(f"it has no {name}")
+    return value
+
+
+def _optional(fields: Mapping[str, str], name: str) -> int | None:
+    return _seconds(fields[name], name) if name in fields else None
+
+
+def _seconds(text: str, name: str) -> int:
+    if not _NUMBER.fullmatch(text):
+        raise NotRecorded(f"its {name} cannot be read")
+    return int(text)

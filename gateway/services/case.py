@@ -1,0 +1,44 @@
+"""One request while it is decided: what is known of it so far, for the decision and for its event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.policy.model import Allow, Claims, Deny, Device, DownloadRequest, FileEntry, Place, StoredObject
+from gateway.policy.orders import Holding
+from gateway.policy.record import describe
+from gateway.policy.ruleset import RuleSet
+from gateway.policy.standing import Standing
+
+
+@dataclass(slots=True)
+class Case:
+    """What has become known of one request so far, for its decision and its event. One rule set decides it all."""
+
+    request: DownloadRequest
+    rules: RuleSet
+    device: Device
+    at_ms: int
+    """The moment of its decision, in Unix ms, which is also its event's: so it can be decided again exactly."""
+    standing: Standing
+    claims: Claims | None = None
+    file: FileEntry | None = None
+    place: Place | None = None
+    holding: Holding | None = None
+
+    def described(
+        self, decision: Allow | Deny, stored: StoredObject | None = None, asked: int | None = None
+    ) -> dict[str, str]:
+        told = describe(
+            self.request,
+            claims=self.claims,
+            file=self.file,
+            device=self.device,
+            stored=stored,
+            asked=asked,
+            place=self.place,
+            decision=decision,
+        )
+        told["rules.version"] = self.rules.version
+        extended_to = None if self.claims is None else self.standing.extended_to(self.claims)
+        return told if extended_to is None else {**told, "token.extended_to": str(extended_to)}
