@@ -21,7 +21,7 @@ demo: $(VENV)/.installed-demo ## the whole gateway on this machine, with sample 
 	$(bin)/gateway demo
 
 test: $(VENV)/.installed-dev ## every test
-	$(bin)/python -m pytest -n 2 $(ARGS)
+	$(bin)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 check: $(VENV)/.installed-dev ## lint, format, types, layers
 	$(bin)/ruff check .
