@@ -17,11 +17,13 @@ from gateway.services.reloading import Keeper, Watched
 from gateway.settings import Settings
 
 
-def read_rules(settings: Settings) -> RuleSet:
-    """The settings' rules as they are now, or NO_RULES. Raises SettingsError with a line per mistake."""
+def read_rules(settings: Settings, *, tested: bool = True) -> RuleSet:
+    """The settings' rules as they are now, or NO_RULES. Raises SettingsError with a line per mistake, and, if `tested`,
+    per failing test.
+    """
     if settings.rules is None:
         return NO_RULES
-    return rules_file.read_rules(settings.rules, _databases(settings))
+    return rules_file.read_rules(settings.rules, _databases(settings), tested=tested)
 
 
 def read_products(settings: Settings, rules: RuleSet) -> Catalogue:
@@ -58,7 +60,7 @@ def watched_rules(settings: Settings, keeper: Keeper) -> Watched[RuleSet]:
     what = "rules"
     if settings.rules is None:
         return Watched(what, lambda: NO_RULES, None)
-    file, name = RulesFile(settings.rules, _databases(settings)), str(settings.rules)
+    file, name = RulesFile(settings.rules, _databases(settings), tested=True), str(settings.rules)
 
     def keep(_: RuleSet) -> None:
         if copy := file.take_copy():

@@ -1,0 +1,191 @@
+"""How a decision came about: what was asked in which order, what each rule saw, and whose limits are in force.
+
+Law: the decision is always decide()'s own; what is told beside it rests on the same conditions and agrees with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+from urllib.parse import urlsplit
+
+from gateway.policy.conditions.base import Asks, Condition
+from gateway.policy.conditions.combined import All, Any, Not
+from gateway.policy.decide import Policy, decide, limits_of, plan_of
+from gateway.policy.given import Given
+from gateway.policy.model import (
+    Claims,
+    Decision,
+    Deny,
+    Device,
+    DownloadRequest,
+    Facts,
+    FileEntry,
+    Limits,
+    Plan,
+)
+from gateway.policy.reasons import Reason
+from gateway.policy.ruleset import Rule, RuleSet
+from gateway.policy.standing import Standing
+
+Gate = Literal["revoked", "order", "token", "rules", "account", "view"]
+GATES: tuple[Gate, ...] = ("revoked", "order", "token", "rules", "account", "view")
+"""What can refuse before the ledger's limits, in this order; `token`: its networks, lifetime, plan and file."""
+_OF_REASON: dict[Reason, Gate] = {
+    Reason.ORDER_UNPAID: "order",
+    Reason.TOKEN_EXPIRED: "order",
+    Reason.RULE_DENIED: "rules",
+    Reason.ACCOUNT_REQUIRED: "account",
+    Reason.VIEW_NOT_ALLOWED: "view",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One rule that was asked. `failed`: its first condition that does not hold, as it was written, and `seen` what it
+    saw in its place; both are empty where the rule matches.
+    """
+
+    rule: Rule
+    failed: str = ""
+    seen: str = ""
+
+    @property
+    def matches(self) -> bool:
+        return not self.failed
+
+    @property
+    def decides(self) -> bool:
+        return self.matches and not self.rule.observe and self.rule.then in ("allow", "deny")
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """One limit, its number (see Limits), and who sets it: `plan NAME`, `token` or `rule NAME`."""
+
+    name: str
+    value: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The decision and its grounds. `refused_at` is None for an allow; `steps` are empty where no rule was asked, and
+    end with the rule that decided; `plan` is None where the rules file has it no more.
+    """
+
+    decision: Decision
+    refused_at: Gate | None
+    plan: Plan | None
+    steps: tuple[Step, ...]
+    limits: tuple[InForce, ...]
+
+    @property
+    def outcome(self) -> str:
+        """`allow`, `deny` or `require_account`."""
+        if self.refused_at is None:
+            return "allow"
+        return "require_account" if self.refused_at == "account" else "deny"
+
+    @property
+    def reached(self) -> Iterator[str]:
+        """The names of all rules that matched."""
+        return (step.rule.name for step in self.steps if step.matches)
+
+
+def trace(given: Given, policy: Policy) -> Trace:
+    """How it is decided. `given.facts.plan` plays no part: the plan is the token's, else the default one."""
+    facts = given.facts
+    decision = decide(
+        facts.claims,
+        facts.file,
+        _request(given),
+        device=Device(None, "", None),
+        place=facts.place,
+        policy=policy,
+        now=facts.now,
+    )
+    refused_at = _gate(decision, facts.claims, policy)
+    plan = plan_of(facts.claims, policy.rules)
+    if isinstance(plan, Deny):
+        return Trace(decision, refused_at, None, (), ())
+    asked = refused_at is None or GATES.index(refused_at) >= GATES.index("rules")
+    steps = tuple(walk(policy.rules, replace(facts, plan=plan.name or None))) if asked else ()
+    return Trace(decision, refused_at, plan, steps, _in_force(facts.claims, plan, policy.standing, steps))
+
+
+def rules_alone(rules: RuleSet, file: FileEntry) -> Policy:
+    """A policy in which only the rules speak: nothing was ordered of the link, and every external host is allowed."""
+    return Policy(rules, Standing(), () if file.url is None else (urlsplit(file.url).hostname or "",))
+
+
+def walk(rules: RuleSet, facts: Facts) -> Iterator[Step]:
+    """The rules as they are asked, up to the one that decides."""
+    for rule in rules.rules:
+        step = _step(rule, facts)
+        yield step
+        if step.decides:
+            return
+
+
+def _step(rule: Rule, facts: Facts) -> Step:
+    for place, condition in enumerate(rule.when):
+        if not condition.matches(facts):
+            written = rule.written[place] if place < len(rule.written) else "…"
+            return Step(rule, f"{condition.key}: {written}", _seen(condition, facts))
+    return Step(rule)
+
+
+def _seen(condition: Condition, facts: Facts) -> str:
+    if isinstance(condition, Asks):
+        return f"it is {condition.in_words(condition.fact(facts))}"
+    # In the order of the file, each fact once, however many conditions ask for it.
+    told = {f"{leaf.key} is {leaf.in_words(leaf.fact(facts))}": None for leaf in _leaves((condition,))}
+    return ", ".join(told)
+
+
+def _leaves(conditions: Iterable[Condition]) -> Iterator[Asks[object]]:
+    for condition in conditions:
+        if isinstance(condition, Asks):
+            yield condition
+        elif isinstance(condition, Not):
+            yield from _leaves(condition.when)
+        elif isinstance(condition, Any | All):
+            for when in condition.of:
+                yield from _leaves(when)
+
+
+def _gate(decision: Decision, claims: Claims, policy: Policy) -> Gate | None:
+    if not isinstance(decision, Deny):
+        return None
+    if decision.reason is Reason.TOKEN_REVOKED:
+        return "revoked" if policy.standing.is_revoked(claims) else "order"
+    return _OF_REASON.get(decision.reason, "token")
+
+
+def _in_force(claims: Claims, plan: Plan, standing: Standing, steps: Iterable[Step]) -> tuple[InForce, ...]:
+    limiting = [step.rule for step in steps if step.matches and step.rule.then == "limit" and not step.rule.observe]
+    sources = [(f"plan {plan.name}", plan.limits), ("token", claims.limits)]
+    sources += [(f"rule {rule.name}", rule.limits) for rule in limiting]
+    by_rules = Limits()
+    for rule in limiting:
+        by_rules = by_rules.tightened(rule.limits)
+    together = limits_of(claims, plan, standing, by_rules)
+    return tuple(
+        InForce(name, value, next(source for source, limits in sources if limits.get(name) == value))
+        for name, value in together.values
+    )
+
+
+def _request(given: Given) -> DownloadRequest:
+    return DownloadRequest(
+        request_id="",
+        token="",
+        file_number=1,
+        method=given.facts.method,
+        client_address=given.facts.address,
+        client_network="",
+        user_agent=given.facts.user_agent,
+        view=given.view,
+    )
