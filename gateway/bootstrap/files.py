@@ -36,7 +36,7 @@ def read_products(settings: Settings, rules: RuleSet) -> Catalogue:
 def check_policy(settings: Settings) -> None:
     """Read rules and geo databases once, so that nothing is started that could not serve. Raises SettingsError."""
     mistakes = []
-    for read in (lambda settings: read_products(settings, read_rules(settings)), _read_geo):
+    for read in (lambda settings: read_products(settings, read_rules(settings)), read_geo):
         try:
             read(settings)
         except SettingsError as error:
@@ -51,7 +51,8 @@ def _databases(settings: Settings) -> frozenset[str]:
     return frozenset(name for name, path in named.items() if path is not None)
 
 
-def _read_geo(settings: Settings) -> Databases:
+def read_geo(settings: Settings) -> Databases:
+    """The settings' geo databases; of none, every address is an unknown place. Raises SettingsError."""
     geo = settings.geo
     return Databases() if geo is None else Databases.load(geo.city, geo.asn, geo.anonymous)
 
@@ -84,7 +85,7 @@ def watched_geo(settings: Settings, keeper: Keeper) -> Watched[Databases]:
 
     return Watched(
         what,
-        lambda: _read_geo(settings),
+        lambda: read_geo(settings),
         partial(maxmind.fingerprint, (geo.city, geo.asn, geo.anonymous)),
         # A look-up never spans an await, so on the event loop none can be under way in what is being closed.
         Databases.close,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, ip_address
 
 from gateway.document import Mistakes, Node, join
-from gateway.policy.conditions.times import moment
+from gateway.policy.conditions.times import moment, second
 from gateway.policy.conditions.words import (
     UNKNOWN,
     as_number,
@@ -67,6 +67,30 @@ def networks(texts: Collection[str]) -> frozenset[str] | None:
     if len(texts) > 1 and (None in types or NONE in texts):
         raise ValueError(f"is no type beside others; write {UNKNOWN} or {NONE} alone")
     return None if None in types else frozenset(text for text in types if text is not None)
+
+
+def written(given: Given) -> dict[str, str | list[str]]:
+    """What `GivenReader.given` reads as this, to the second; what is not known is left out."""
+    facts, claims, place = given.facts, given.facts.claims, given.facts.place
+    texts: dict[str, str | None] = {
+        "ip": None if facts.address == NOWHERE else str(facts.address),
+        "country": place.country,
+        "continent": place.continent,
+        "region": place.region,
+        "asn": None if place.asn is None else str(place.asn),
+        "file": facts.file.key or facts.file.url,
+        "tier": claims.tier,
+        "plan": claims.plan,
+        "order": claims.order_id,
+        "customer": claims.customer_id,
+        "user_agent": None if facts.user_agent == BROWSER else facts.user_agent,
+        "method": None if facts.method == "GET" else facts.method,
+        "time": second(facts.now),
+        "account": "true" if claims.account else None,
+        "view": "true" if given.view else None,
+    }
+    known: dict[str, str | list[str]] = {name: text for name, text in texts.items() if text or text == ""}
+    return known if place.network is None else {**known, "network": sorted(place.network)}
 
 
 @dataclass(slots=True)

@@ -43,8 +43,8 @@ _OF_REASON: dict[Reason, Gate] = {
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One rule that was asked. `failed`: its first condition that does not hold, as it was written, and `seen` what it
-    saw in its place; both are empty where the rule matches.
+    """One rule that was asked. `failed`: its first condition that does not hold, as it was written; empty where the
+    rule matches. `seen`: what that condition saw, or all of them where the rule matches.
     """
 
     rule: Rule
@@ -133,16 +133,13 @@ def _step(rule: Rule, facts: Facts) -> Step:
     for place, condition in enumerate(rule.when):
         if not condition.matches(facts):
             written = rule.written[place] if place < len(rule.written) else "…"
-            return Step(rule, f"{condition.key}: {written}", _seen(condition, facts))
-    return Step(rule)
+            return Step(rule, f"{condition.key}: {written}", _seen((condition,), facts))
+    return Step(rule, seen=_seen(rule.when, facts))
 
 
-def _seen(condition: Condition, facts: Facts) -> str:
-    if isinstance(condition, Asks):
-        return f"it is {condition.in_words(condition.fact(facts))}"
-    # In the order of the file, each fact once, however many conditions ask for it.
-    told = {f"{leaf.key} is {leaf.in_words(leaf.fact(facts))}": None for leaf in _leaves((condition,))}
-    return ", ".join(told)
+def _seen(conditions: Iterable[Condition], facts: Facts) -> str:
+    """The facts that these rest on, in the order of the file, each once however many conditions ask for it."""
+    return ", ".join({f"{leaf.key} is {leaf.in_words(leaf.fact(facts))}": None for leaf in _leaves(conditions)})
 
 
 def _leaves(conditions: Iterable[Condition]) -> Iterator[Asks[object]]:

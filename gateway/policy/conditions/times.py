@@ -36,7 +36,7 @@ class _Moment(Asks[float]):
         return facts.now
 
     def in_words(self, fact: float) -> str:
-        return rfc3339(int(fact) * 1000)
+        return second(fact)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +144,11 @@ def _zone(node: Node, key: str, reader: Reader) -> tzinfo:
 
 def _moment(node: Node, key: str, reader: Reader) -> float:
     return reader.parsed(node, key, "write one time, such as 2026-12-24T00:00:00+01:00", moment) or 0.0
+
+
+def second(time: float) -> str:
+    """Unix seconds as `moment` reads them, in UTC, without their fraction."""
+    return rfc3339(int(time) * 1000).replace(".000Z", "Z")
 
 
 def moment(text: str) -> float:
