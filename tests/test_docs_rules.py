@@ -9,17 +9,21 @@ import pytest
 
 from gateway.backends.rules_file import read_rules
 from gateway.backends.rules_tests_file import BOUNDS
+from gateway.cli.main import main
 from gateway.document import Mistakes
 from gateway.policy.conditions import CONDITIONS
+from gateway.policy.given import KEYS as GIVEN_KEYS
 from gateway.policy.given import GivenReader
 from gateway.policy.limits import BY_NAME, LIMITS, read_limit
+from gateway.policy.rules_tests import KEYS as TEST_KEYS
 from gateway.policy.rules_tests import Result, read_tests, run
 from gateway.policy.ruleset import ACTIONS, RuleSet
 from gateway.yaml_file import parse
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/rules.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+PAGES = PAGE + (ROOT / "docs/rules-test.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```yaml\n(.*?)^```", PAGES, re.MULTILINE | re.DOTALL)
 EXAMPLES = list(zip(BLOCKS[::2], BLOCKS[1::2], strict=True))
 OWN_LIST = "203.0.113.0/24  # the office"
 
@@ -99,3 +103,26 @@ def test_the_sample_is_right_with_its_comments_taken_away_too(tmp_path: Path) ->
     whole = read_rules(tmp_path / "rules.yaml", None)
     assert (active.needs, whole.needs) == (set(), {"city", "asn", "anonymous"})
     assert len(whole.rules) == len(active.rules) + 4
+
+
+@pytest.mark.parametrize("key", TEST_KEYS)
+def test_every_key_of_a_test_is_on_its_page(key: str) -> None:
+    assert re.search(rf"^\| `{key}` \|", PAGES, re.MULTILINE)
+
+
+@pytest.mark.parametrize("key", GIVEN_KEYS)
+def test_every_fact_that_can_be_given_is_on_its_page(key: str) -> None:
+    assert re.search(rf"^\| (`\w+` )*`{key}`( `\w+`)* \|", PAGES.partition("| `given` |")[2], re.MULTILINE)
+
+
+def test_the_page_on_explaining_shows_what_the_command_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rules.yaml").write_text(EXAMPLES[-1][0], encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs/rules-explain.md").read_text(encoding="utf-8")
+    shown = re.search(r"^```console\n\$ gateway (rules explain --rules .*)\n((?:.|\n)*?)^```", page, re.MULTILINE)
+    assert shown is not None
+    with pytest.raises(SystemExit):
+        main(shown[1].split())
+    assert capsys.readouterr().out == shown[2]

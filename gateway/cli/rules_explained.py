@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gateway.cli.output import utc
 from gateway.cli.rules_subject import Subject
-from gateway.policy.given import written
+from gateway.policy.given import NOWHERE, written
 from gateway.policy.limits import BY_NAME
 from gateway.policy.model import Deny
 from gateway.policy.reasons import Reason
@@ -92,6 +92,8 @@ class Explained:
         elif self.trace.outcome == "require_account":
             parts.append("by the link itself")
         text = " ".join(parts)
+        if refusal is not None and refusal.reason is Reason.TOKEN_IP and self.subject.given.facts.address == NOWHERE:
+            return f"{text}: the link is for some networks only; name the client's address with --ip"
         return text if refusal is None or refusal.message is None else f"{text}: {refusal.message}"
 
     def _word(self) -> str:
@@ -135,9 +137,10 @@ class Explained:
             yield f"plan {plan.name}{'' if claims.plan else ', the default one'}"
         else:
             yield "no plan"
+        width = max((len(each.source) for each in self.trace.limits), default=0)
         for each in self.trace.limits:
             value = BY_NAME[each.name].write(each.value)
-            yield f"  {each.name:<18} {value:<8} {each.source:<30} {self._used(each)}".rstrip()
+            yield f"  {each.name:<18} {value:<8} {each.source:<{width}}  {self._used(each)}".rstrip()
         if not self.trace.limits:
             yield "  no limits"
         if self.subject.used is not None:

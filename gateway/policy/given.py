@@ -27,6 +27,8 @@ from gateway.policy.tree_reader import TreeReader, unknown
 
 NOON = 946_900_800.0
 """Monday, 3 January 2000, 12:00 UTC: when a request is, of which no time is given. The same today and tomorrow."""
+LAST = 253_370_764_800.0
+"""The first second of the year 9999: a later time has none in some zones."""
 NOWHERE = IPv4Address("0.0.0.0")  # noqa: S104  no client has it (RFC 1122 §3.2.1.3)
 """The address of a request of which none is given."""
 BROWSER = "Mozilla/5.0"
@@ -153,6 +155,13 @@ def file_given(text: str) -> FileEntry:
     return FileEntry(text)
 
 
+def _time(text: str) -> float:
+    seconds = moment(text)
+    if not 0 <= seconds < LAST:
+        raise ValueError("is no time that a request can have; write one between 1970 and 9998")
+    return seconds
+
+
 def _truth(text: str) -> bool:
     if text not in ("true", "false"):
         raise ValueError("is not what can stand here; write true or false")
@@ -178,7 +187,7 @@ _FACTS: Mapping[str, Callable[[Facts, str], Facts]] = {
     "file": lambda facts, text: replace(facts, file=file_given(text)),
     "user_agent": lambda facts, text: replace(facts, user_agent=text),
     "method": lambda facts, text: replace(facts, method=method_name(text)),
-    "time": lambda facts, text: replace(facts, now=moment(text)),
+    "time": lambda facts, text: replace(facts, now=_time(text)),
 }
 
 PLACE_KEYS = tuple(_PLACE)

@@ -24,7 +24,7 @@ from gateway.policy.tree_reader import Section, TreeReader, unknown
 T = TypeVar("T")
 
 OUTCOMES = ("allow", "deny", "require_account")
-_KEYS = ("name", "given", "expect", "by", "limits", "would_deny", "message")
+KEYS = ("name", "given", "expect", "by", "limits", "would_deny", "message")
 _EXAMPLE = "{name: …, given: {country: IR}, expect: deny, by: embargo}"
 
 
@@ -93,7 +93,7 @@ def _test(node: Node, key: str, names: Collection[str], reader: GivenReader) -> 
     if not isinstance(node.value, dict):
         reader.mistakes.add(node, key, f"is no test; write {_EXAMPLE}")
         return RulesTest(node, key, "", nothing_known(), "")
-    test = reader.section(node, key, _KEYS, "key of a test")
+    test = reader.section(node, key, KEYS, "key of a test")
     given = reader.required(test, "given", "say of which request, such as given: {country: PL}")
     expect = reader.required(test, "expect", f"write {' or '.join(OUTCOMES)}")
     by = _member(test, "by", reader.text, "name a rule, or otherwise")

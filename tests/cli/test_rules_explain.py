@@ -157,8 +157,8 @@ def test_a_link_by_its_address_with_what_was_used_of_it(run: Run, settings: Path
     assert lines[0] == "allow by otherwise"
     assert "checks  revoked ok, order not asked, token ok, rules ok, account ok, view ok, limits ok" in lines
     assert "  passed    slow (rules.yaml:6): not: {tier: [gold, silver]} – tier is gold" in lines
-    assert "  downloads          2        token                          0 used" in lines
-    assert "  valid_after_first  3d       plan standard                  no download yet" in lines
+    assert "  downloads          2        token          0 used" in lines
+    assert "  valid_after_first  3d       plan standard  no download yet" in lines
     assert lines[-1].startswith("  expires            20")
     for name in ("2", "masters/b.wav"):
         second = document(run, "--link", str(link["token_id"]), "--file", name, "--config", settings)
@@ -178,6 +178,15 @@ def test_a_link_by_its_address_with_what_was_used_of_it(run: Run, settings: Path
     for options in (("--file", "3"), ("--file", "c.pdf")):
         shown = run("rules", "explain", "--link", str(link["token_id"]), *options, "--config", settings)
         assert (shown.returncode, "the link has no file " in shown.stderr) == (1, True)
+
+
+def test_a_link_for_some_networks_asks_for_the_address(run: Run, settings: Path) -> None:
+    link = made(run, settings, "--file", "a.pdf", "--ip", "198.51.100.0/24")
+    options = ("--link", str(link["token_id"]), "--config", settings)
+    named = "deny token.ip: the link is for some networks only; name the client's address with --ip"
+    assert explained(run, *options)[0] == named
+    assert explained(run, *options, "--ip", "192.0.2.1")[0] == "deny token.ip"
+    assert explained(run, *options, "--ip", "198.51.100.7")[0].startswith("allow ")
 
 
 def test_a_revoked_link_meets_no_rule(run: Run, settings: Path) -> None:
@@ -215,7 +224,7 @@ def test_an_event_says_what_was_decided_then_and_would_be_now(
         "now     deny rule.denied by embargo (rules.yaml:8): Not there.",
     ]
     assert not [line for line in lines if line.startswith("checks")]
-    assert "  downloads          2        token                          0 used" in lines
+    assert "  downloads          2        token          0 used" in lines
     elsewhere = document(run, "--event", name, "--country", "PL", "--config", settings)
     assert (elsewhere["outcome"], elsewhere["then"]["rule"]) == ("allow", "old-embargo")
 

@@ -86,6 +86,10 @@ def test_an_address_is_an_external_file() -> None:
         ("{order: ''}", ["1: given.order: '' is an empty text; write one or remove it"]),
         ("{method: POST}", ["1: given.method: 'POST' is no method of a download; write GET or HEAD"]),
         ("{time: 2026-11-20}", ["1: given.time: '2026-11-20' has no seconds or no offset from UTC; write it like "]),
+        *(
+            (f"{{time: '{time}'}}", [f"1: given.time: '{time}' is no time that a request can have; write one between"])
+            for time in ("9999-12-31T23:59:59Z", "1969-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00")
+        ),
         ("{view: yes}", ["1: given.view: 'yes' is not what can stand here; write true or false"]),
         ("{asn: AS1,\n tier: [a]}", ["1: given.asn: 'AS1' is no AS number; write 1", "2: given.tier: is not one"]),
     ],
