@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from collections.abc import Callable
@@ -11,13 +12,17 @@ from redis import Redis
 
 from gateway.backends.redis_events import stream
 from gateway.backends.redis_ledger import file_keys
+from gateway.bootstrap.orders import open_desk
 from gateway.cli.demo_geo import build_demo_databases
 from gateway.policy.claims import read_claims
 from gateway.policy.events import new_event
 from gateway.policy.model import Claims, Deny, DownloadRequest, FileEntry, Limits, Place
+from gateway.policy.orders import Line, Notice
 from gateway.policy.reasons import Reason
 from gateway.policy.record import describe
 from gateway.policy.shards import shard_of
+from gateway.services.identifiers import now_ms
+from gateway.settings import load
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 NOW = 1_795_228_200_125
@@ -187,6 +192,26 @@ def test_a_link_for_some_networks_asks_for_the_address(run: Run, settings: Path)
     assert explained(run, *options)[0] == named
     assert explained(run, *options, "--ip", "192.0.2.1")[0] == "deny token.ip"
     assert explained(run, *options, "--ip", "198.51.100.7")[0].startswith("allow ")
+
+
+def test_a_link_of_an_order_that_does_not_give_the_file(run: Run, settings: Path, tmp_path: Path) -> None:
+    (tmp_path / "products.yaml").write_text("version: 1\nproducts:\n  - {sku: SEA, files: [sea.pdf]}\n")
+    settings.write_text(
+        f"{settings.read_text()}shops: [{{name: main, kind: signed, secrets: [{'s' * 32}]}}]\n"
+        f"orders: {{url: 'sqlite:///{tmp_path}/orders.db'}}\nproducts: {tmp_path}/products.yaml\n"
+    )
+    line = Line("1", sku="SEA")
+
+    async def sell() -> None:
+        async with open_desk(load(settings, {})) as (_, fulfilment):
+            await fulfilment.hear("main", Notice("10001", now_ms(), "#10001", paid=True, lines=(line,)))
+
+    asyncio.run(sell())
+    link = made(run, settings, "--file", "sea.pdf", "--file", "other.pdf", "--order", "main-10001")
+    options = ("--link", str(link["token_id"]), "--config", settings)
+    given, other = document(run, *options), document(run, *options, "--file", "2")
+    assert (given["outcome"], given["checks"]["order"]) == ("allow", "ok")
+    assert (other["reason"], other["checks"]["order"], other["steps"]) == ("token.revoked", "refused", [])
 
 
 def test_a_revoked_link_meets_no_rule(run: Run, settings: Path) -> None:

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.document import Mistakes
+from gateway.policy.conditions import CONDITIONS
+from gateway.policy.conditions.base import Asks
 from gateway.policy.given import KEYS, NOON, NOWHERE, Given, GivenReader, nothing_known, written
 from gateway.policy.model import NETWORK_TYPES, Claims, Facts, FileEntry, Place
 from gateway.yaml_file import Bounds, parse
@@ -139,3 +141,8 @@ def test_what_is_written_of_a_request_reads_as_that_request(request: Given) -> N
     found, mistakes = read(json.dumps(written(request)))
     assert mistakes == []
     assert replace(found, facts=replace(found.facts, plan=None)) == request
+
+
+def test_everything_that_a_condition_looks_at_can_be_given() -> None:
+    asked = {key for key, kind in CONDITIONS.items() if issubclass(kind, Asks)} - {"before", "after"}
+    assert asked <= set(KEYS)
