@@ -43,17 +43,30 @@ _OF_REASON: dict[Reason, Gate] = {
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One rule that was asked. `failed`: its first condition that does not hold, as it was written; empty where the
-    rule matches. `seen`: what that condition saw, or all of them where the rule matches.
+    """One rule that was asked about these facts. `missed`: the place of its first condition that does not hold, None
+    where it matches.
     """
 
     rule: Rule
-    failed: str = ""
-    seen: str = ""
+    facts: Facts
+    missed: int | None
 
     @property
     def matches(self) -> bool:
-        return not self.failed
+        return self.missed is None
+
+    @property
+    def failed(self) -> str:
+        """The condition that does not hold, as it was written, or ''."""
+        if self.missed is None:
+            return ""
+        written = self.rule.written[self.missed] if self.missed < len(self.rule.written) else "…"
+        return f"{self.rule.when[self.missed].key}: {written}"
+
+    @property
+    def seen(self) -> str:
+        """What that condition saw; where the rule matches, what all of them did."""
+        return _seen(self.rule.when if self.missed is None else (self.rule.when[self.missed],), self.facts)
 
     @property
     def decides(self) -> bool:
@@ -83,21 +96,26 @@ class Trace:
 
     @property
     def outcome(self) -> str:
-        """`allow`, `deny` or `require_account`."""
-        if self.refused_at is None:
-            return "allow"
-        return "require_account" if self.refused_at == "account" else "deny"
-
-    @property
-    def reached(self) -> Iterator[str]:
-        """The names of all rules that matched."""
-        return (step.rule.name for step in self.steps if step.matches)
+        """See `outcome_of`."""
+        return outcome_of(self.decision)
 
 
 def trace(given: Given, policy: Policy) -> Trace:
     """How it is decided. `given.facts.plan` plays no part: the plan is the token's, else the default one."""
+    facts, decision = given.facts, decided(given, policy)
+    refused_at = _gate(decision, facts.claims, policy)
+    plan = plan_of(facts.claims, policy.rules)
+    if isinstance(plan, Deny):
+        return Trace(decision, refused_at, None, (), ())
+    asked = refused_at is None or GATES.index(refused_at) >= GATES.index("rules")
+    steps = tuple(walk(policy.rules, replace(facts, plan=plan.name or None))) if asked else ()
+    return Trace(decision, refused_at, plan, steps, _in_force(facts.claims, plan, policy.standing, steps))
+
+
+def decided(given: Given, policy: Policy) -> Decision:
+    """The decision alone."""
     facts = given.facts
-    decision = decide(
+    return decide(
         facts.claims,
         facts.file,
         _request(given),
@@ -106,13 +124,13 @@ def trace(given: Given, policy: Policy) -> Trace:
         policy=policy,
         now=facts.now,
     )
-    refused_at = _gate(decision, facts.claims, policy)
-    plan = plan_of(facts.claims, policy.rules)
-    if isinstance(plan, Deny):
-        return Trace(decision, refused_at, None, (), ())
-    asked = refused_at is None or GATES.index(refused_at) >= GATES.index("rules")
-    steps = tuple(walk(policy.rules, replace(facts, plan=plan.name or None))) if asked else ()
-    return Trace(decision, refused_at, plan, steps, _in_force(facts.claims, plan, policy.standing, steps))
+
+
+def outcome_of(decision: Decision) -> str:
+    """`allow`, `deny` or `require_account`."""
+    if not isinstance(decision, Deny):
+        return "allow"
+    return "require_account" if decision.reason is Reason.ACCOUNT_REQUIRED else "deny"
 
 
 def rules_alone(rules: RuleSet, file: FileEntry) -> Policy:
@@ -132,9 +150,8 @@ def walk(rules: RuleSet, facts: Facts) -> Iterator[Step]:
 def _step(rule: Rule, facts: Facts) -> Step:
     for place, condition in enumerate(rule.when):
         if not condition.matches(facts):
-            written = rule.written[place] if place < len(rule.written) else "…"
-            return Step(rule, f"{condition.key}: {written}", _seen((condition,), facts))
-    return Step(rule, seen=_seen(rule.when, facts))
+            return Step(rule, facts, place)
+    return Step(rule, facts, None)
 
 
 def _seen(conditions: Iterable[Condition], facts: Facts) -> str:

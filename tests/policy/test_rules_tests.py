@@ -65,6 +65,7 @@ def wrong(text: str) -> list[str]:
             "{given: {tier: free}, expect: allow, limits: {downloads: 5, rate: 1MB/s}, would_deny: [trial]}",
             "",
         ),
+        ("{given: {country: IR}, expect: deny, limits: {downloads: 5, rate: 20MB/s}}", ""),
         ("{given: {}, expect: deny}", "expected deny, is allow by otherwise"),
         (
             "{given: {country: PL}, expect: deny, by: embargo}",
