@@ -92,6 +92,9 @@ class Explained:
         elif self.trace.outcome == "require_account":
             parts.append("by the link itself")
         text = " ".join(parts)
+        if refusal is None and self.subject.then is not None:
+            # What was used up at that time is not known any more.
+            text += ", within its limits"
         if refusal is not None and refusal.reason is Reason.TOKEN_IP and self.subject.given.facts.address == NOWHERE:
             return f"{text}: the link is for some networks only; name the client's address with --ip"
         return text if refusal is None or refusal.message is None else f"{text}: {refusal.message}"

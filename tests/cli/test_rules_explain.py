@@ -250,6 +250,8 @@ def test_an_event_says_what_was_decided_then_and_would_be_now(
     ]
     assert not [line for line in lines if line.startswith("checks")]
     assert "  downloads          2        token          0 used" in lines
+    without = explained(run, "--event", name, "--country", "PL", "--config", settings)
+    assert without[1] == "now     allow by otherwise, within its limits"
     elsewhere = document(run, "--event", name, "--country", "PL", "--config", settings)
     assert (elsewhere["outcome"], elsewhere["then"]["rule"]) == ("allow", "old-embargo")
 
