@@ -1,13 +1,16 @@
-"""That what the settings say of the origin reaches the store: a setting that is read and dropped protects nobody."""
+"""That what the settings say reaches what it is for: a setting that is read and dropped protects nobody."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from gateway.backends import s3
 from gateway.bootstrap import origin as wiring
+from gateway.bootstrap.files import check_policy, read_rules, watched_rules
+from gateway.errors import SettingsError
 from gateway.settings import load
 from gateway.settings_sections import OriginSettings
 
@@ -36,3 +39,32 @@ def test_every_setting_of_the_origin_reaches_the_store(tmp_path: Path, monkeypat
     wire = given.pop("wire")
     assert (wire.connect_timeout, wire.read_timeout) == (7, 8)
     assert given == {name: value for name, value in ORIGIN.items() if not name.endswith("_timeout")}
+
+
+class NoKeeper:
+    """Keeps nothing."""
+
+    def keep(self, what: str, copies: Mapping[str, int]) -> None: ...
+
+    def kept(self, what: str) -> Mapping[str, int]:
+        return {}
+
+
+async def test_the_live_rules_have_to_pass_their_tests(tmp_path: Path) -> None:
+    file, tests = tmp_path / "gateway.yaml", tmp_path / "tests.yaml"
+    file.write_text(
+        f"issuer: s\nredis: redis://127.0.0.1\n{KEYS}\norigin: {{url: file:///srv}}\nrules: {tmp_path}/rules.yaml\n"
+    )
+    (tmp_path / "rules.yaml").write_text("version: 1\notherwise: allow\n")
+    tests.write_text("- {given: {}, expect: deny}\n")
+    settings = load(file, {})
+    wrong = r"tests.yaml:1: tests\[0\]: expected deny, is allow by otherwise"
+    for read in (read_rules, check_policy):
+        with pytest.raises(SettingsError, match=wrong):
+            read(settings)
+    watched = watched_rules(settings, NoKeeper())
+    with pytest.raises(SettingsError, match=wrong):
+        await watched.load()
+    assert read_rules(settings, tested=False).otherwise
+    tests.write_text("- {given: {}, expect: allow}\n")
+    assert await watched.load() == ""

@@ -3,84 +3,39 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
 from gateway.backends.rules_file import read_rules
+from gateway.backends.rules_tests_file import BOUNDS
+from gateway.cli.main import main
+from gateway.document import Mistakes
 from gateway.policy.conditions import CONDITIONS
+from gateway.policy.given import KEYS as GIVEN_KEYS
+from gateway.policy.given import GivenReader
 from gateway.policy.limits import BY_NAME, LIMITS, read_limit
-from gateway.policy.model import Claims, Facts, FileEntry, Limits, Place
-from gateway.policy.ruleset import ACTIONS, RuleSet, Verdict
+from gateway.policy.rules_tests import KEYS as TEST_KEYS
+from gateway.policy.rules_tests import Result, read_tests, run
+from gateway.policy.ruleset import ACTIONS, RuleSet
+from gateway.yaml_file import parse
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/rules.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+PAGES = PAGE + (ROOT / "docs/rules-test.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```yaml\n(.*?)^```", PAGES, re.MULTILINE | re.DOTALL)
 EXAMPLES = list(zip(BLOCKS[::2], BLOCKS[1::2], strict=True))
 OWN_LIST = "203.0.113.0/24  # the office"
-Row = dict[str, object]
 
 
-def facts(given: Row, rules: RuleSet) -> Facts:
-    """What a row is given, with what a row leaves out as a request that nothing is known of."""
-    left = dict(given)
-    file, now = str(left.pop("file", "a.pdf")), left.pop("now", "2026-11-20T12:00:00+01:00")
-    network = left.pop("network", None)
-    types = None if network is None else frozenset([network] if isinstance(network, str) else network)
-    place = Place(network=types, **{name: left.pop(name, None) for name in ("country", "continent", "region", "asn")})
-    claims = Claims(
-        issuer="shop.example.com",
-        token_id="t",
-        expires_at=1,
-        files=(),
-        tier=left.pop("tier", None),
-        order_id=left.pop("order", None),
-        customer_id=left.pop("customer", None),
-    )
-    made = Facts(
-        claims=claims,
-        file=FileEntry(None, file) if "://" in file else FileEntry(file),
-        plan=left.pop("plan", rules.default_plan),
-        address=ip_address(str(left.pop("ip", "198.51.100.99"))),
-        place=place,
-        method=str(left.pop("method", "GET")),
-        user_agent=str(left.pop("user_agent", "Mozilla/5.0")),
-        now=moment(now),
-    )
-    assert not left, f"a row gives {left}, which is no fact"
-    return made
-
-
-def moment(written: object) -> float:
-    """Unix seconds; YAML's own timestamps come as UTC, with or without saying so."""
-    found = written if isinstance(written, datetime) else datetime.fromisoformat(str(written))
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-
-
-def said(verdict: Verdict) -> str:
-    if verdict.allowed and verdict.account_rule is not None:
-        return "require_account"
-    return "allow" if verdict.allowed else "deny"
-
-
-def check(row: Row, rules: RuleSet) -> None:
-    asked = facts(row["given"], rules)
-    verdict = rules.judge(asked)
-    found: Row = {"given": row["given"], "expect": said(verdict)}
-    if "by" in row:
-        found["by"] = verdict.account_rule if found["expect"] == "require_account" else verdict.rule
-    if "limits" in row:
-        plan = rules.plans.get(asked.plan or "")
-        found["limits"] = (plan.limits if plan else Limits()).tightened(verdict.limits)
-        row = {**row, "limits": Limits(**{name: read_limit(name, each) for name, each in row["limits"].items()})}
-    if "would_deny" in row:
-        found["would_deny"] = list(verdict.would_deny)
-    if "message" in row:
-        found["message"] = verdict.message
-    assert found == row
+def judged(rules: RuleSet, rows: str) -> list[Result]:
+    """What comes of the rows, which are tests as in rules/tests.yaml."""
+    mistakes = Mistakes()
+    tree = parse(rows, lambda line: f"rows:{line}", mistakes, BOUNDS)
+    assert tree is not None, mistakes.report()
+    tests = read_tests(tree, rules, GivenReader(tuple(rules.plans), mistakes))
+    assert mistakes.report() == ""
+    return run(tests, rules)
 
 
 @pytest.mark.parametrize(("written", "rows"), EXAMPLES, ids=range(len(EXAMPLES)))
@@ -89,11 +44,10 @@ def test_an_example_does_what_the_page_says(tmp_path: Path, written: str, rows: 
     (tmp_path / "lists/own.txt").write_text(OWN_LIST)
     (tmp_path / "rules.yaml").write_text(written, encoding="utf-8")
     rules = read_rules(tmp_path / "rules.yaml", None)
-    listed = YAML(typ="safe").load(rows)
-    for row in listed:
-        check(row, rules)
-    verdicts = {str(row["by"]) for row in listed if "by" in row}
-    assert {rule.name for rule in rules.rules if rule.then == "deny" and not rule.observe} <= verdicts
+    results = judged(rules, rows)
+    assert [f"{each.test.node.source}: {each.wrong}" for each in results if each.wrong] == []
+    named = {each.test.by for each in results}
+    assert {rule.name for rule in rules.rules if rule.then == "deny" and not rule.observe} <= named
 
 
 def test_the_page_says_what_its_list_file_holds() -> None:
@@ -149,3 +103,26 @@ def test_the_sample_is_right_with_its_comments_taken_away_too(tmp_path: Path) ->
     whole = read_rules(tmp_path / "rules.yaml", None)
     assert (active.needs, whole.needs) == (set(), {"city", "asn", "anonymous"})
     assert len(whole.rules) == len(active.rules) + 4
+
+
+@pytest.mark.parametrize("key", TEST_KEYS)
+def test_every_key_of_a_test_is_on_its_page(key: str) -> None:
+    assert re.search(rf"^\| `{key}` \|", PAGES, re.MULTILINE)
+
+
+@pytest.mark.parametrize("key", GIVEN_KEYS)
+def test_every_fact_that_can_be_given_is_on_its_page(key: str) -> None:
+    assert re.search(rf"^\| (`\w+` )*`{key}`( `\w+`)* \|", PAGES.partition("| `given` |")[2], re.MULTILINE)
+
+
+def test_the_page_on_explaining_shows_what_the_command_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rules.yaml").write_text(EXAMPLES[-1][0], encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs/rules-explain.md").read_text(encoding="utf-8")
+    shown = re.search(r"^```console\n\$ gateway (rules explain --rules .*)\n((?:.|\n)*?)^```", page, re.MULTILINE)
+    assert shown is not None
+    with pytest.raises(SystemExit):
+        main(shown[1].split())
+    assert capsys.readouterr().out == shown[2]

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from gateway.backends.file_signature import signature
 from gateway.backends.memory_file import MemoryFile
+from gateway.backends.rules_tests_file import fail, results, tests_path
 from gateway.backends.watched_text import Reading, Texts, packed, unpacked
 from gateway.document import Mistakes, Node, join
 from gateway.errors import SettingsError
@@ -31,11 +32,12 @@ _LIST = "write a list of values, or {file: lists/name.txt}"
 
 
 class RulesFile:
-    """A rules file that is read again and again. `databases`: see `read_rules`."""
+    """A rules file that is read again and again. `databases` and `tested`: see `read_rules`."""
 
-    def __init__(self, path: Path, databases: Collection[str] | None) -> None:
+    def __init__(self, path: Path, databases: Collection[str] | None, *, tested: bool = False) -> None:
         self._path = path
         self._databases = databases
+        self._tested = tested
         self._lists: tuple[Path, ...] = ()
         self._read: Texts = {}
 
@@ -44,7 +46,7 @@ class RulesFile:
         files = _Files(self._path)
         self._read = {}
         try:
-            rules = files.rules(self._databases)
+            rules = files.rules(self._databases, tested=self._tested)
         finally:
             if files.is_mapping:
                 self._lists = tuple(files.named)
@@ -52,10 +54,11 @@ class RulesFile:
         return rules
 
     def fingerprint(self) -> Hashable:
-        """Changes whenever the file changes, or a list file that it named when it was read last, whether or not it was
-        right; missing files are part of it.
+        """Changes whenever the file changes, or its tests, or a list file that it named when it was read last, whether
+        or not it was right; missing files are part of it.
         """
-        return tuple(signature(each) for each in (self._path, *self._lists))
+        tests = (tests_path(self._path),) if self._tested else ()
+        return tuple(signature(each) for each in (self._path, *self._lists, *tests))
 
     def take_copy(self) -> MemoryFile | None:
         """What was read last, for a `read_copy` in another process; it is given once. None where it cannot be kept."""
@@ -63,16 +66,17 @@ class RulesFile:
         return packed("rules", texts)
 
     def read_copy(self, copy: bytes) -> RuleSet:
-        """The rules as they were when the copy was taken. Raises SettingsError, ValueError."""
+        """The rules as they were when the copy was taken, after their tests. Raises SettingsError, ValueError."""
         return _Files(self._path, Reading(unpacked(copy))).rules(self._databases)
 
 
-def read_rules(path: Path, databases: Collection[str] | None) -> RuleSet:
-    """The rules of this file. `databases`: the geo databases of the settings; None leaves them unchecked.
+def read_rules(path: Path, databases: Collection[str] | None, *, tested: bool = False) -> RuleSet:
+    """The rules of this file. `databases`: the geo databases of the settings; None leaves them unchecked. `tested`: a
+    test beside them that fails is a mistake too.
 
     Raises SettingsError with all mistakes, a line each. Blocks: call it off the event loop.
     """
-    return RulesFile(path, databases).read()
+    return RulesFile(path, databases, tested=tested).read()
 
 
 def _zone(name: str) -> tzinfo:
@@ -120,12 +124,14 @@ class _Files:
     def mistakes(self) -> Mistakes:
         return self.reading.mistakes
 
-    def rules(self, databases: Collection[str] | None) -> RuleSet:
+    def rules(self, databases: Collection[str] | None, *, tested: bool = False) -> RuleSet:
         tree = self.reading.document(self.path, BOUNDS, "name a readable file at `rules` in the settings")
         if tree is not None:
             self.is_mapping = True
             reader = Reader(CONDITIONS, self.mistakes, self.lists(tree), (), _zone, databases)
             rules = read_ruleset(tree, reader, self.reading.version)
+            if tested and not self.mistakes.keys:
+                fail(results(self.path, rules, self.mistakes) or [], self.mistakes)
             if not self.mistakes.keys:
                 return rules
         raise SettingsError(self.mistakes.report())

@@ -35,10 +35,12 @@ class Reading:
 
     def document(self, path: Path, bounds: Bounds, right: str) -> Node | None:
         """The tree of a YAML file that is a mapping, or None, and then mistakes. `right`: how to name another file."""
+        return mapping(self.tree(path, bounds, right), self.mistakes)
+
+    def tree(self, path: Path, bounds: Bounds, right: str) -> Node | None:
+        """The same of a YAML file that may be anything."""
         text = self.text(path, bounds.size, str(path), "", right)
-        if text is None:
-            return None
-        return mapping(parse(text, lambda line: f"{path}:{line}", self.mistakes, bounds), self.mistakes)
+        return None if text is None else parse(text, lambda line: f"{path}:{line}", self.mistakes, bounds)
 
     def text(self, path: Path, limit: int, named_at: Node | str, key: str, right: str) -> str | None:
         """A file's text, hashed into the version; a path that cannot be read is a mistake where it was written."""

@@ -17,11 +17,13 @@ from gateway.services.reloading import Keeper, Watched
 from gateway.settings import Settings
 
 
-def read_rules(settings: Settings) -> RuleSet:
-    """The settings' rules as they are now, or NO_RULES. Raises SettingsError with a line per mistake."""
+def read_rules(settings: Settings, *, tested: bool = True) -> RuleSet:
+    """The settings' rules as they are now, or NO_RULES. Raises SettingsError with a line per mistake, and, if `tested`,
+    per failing test.
+    """
     if settings.rules is None:
         return NO_RULES
-    return rules_file.read_rules(settings.rules, _databases(settings))
+    return rules_file.read_rules(settings.rules, _databases(settings), tested=tested)
 
 
 def read_products(settings: Settings, rules: RuleSet) -> Catalogue:
@@ -34,7 +36,7 @@ def read_products(settings: Settings, rules: RuleSet) -> Catalogue:
 def check_policy(settings: Settings) -> None:
     """Read rules and geo databases once, so that nothing is started that could not serve. Raises SettingsError."""
     mistakes = []
-    for read in (lambda settings: read_products(settings, read_rules(settings)), _read_geo):
+    for read in (lambda settings: read_products(settings, read_rules(settings)), read_geo):
         try:
             read(settings)
         except SettingsError as error:
@@ -49,7 +51,8 @@ def _databases(settings: Settings) -> frozenset[str]:
     return frozenset(name for name, path in named.items() if path is not None)
 
 
-def _read_geo(settings: Settings) -> Databases:
+def read_geo(settings: Settings) -> Databases:
+    """The settings' geo databases; of none, every address is an unknown place. Raises SettingsError."""
     geo = settings.geo
     return Databases() if geo is None else Databases.load(geo.city, geo.asn, geo.anonymous)
 
@@ -58,7 +61,7 @@ def watched_rules(settings: Settings, keeper: Keeper) -> Watched[RuleSet]:
     what = "rules"
     if settings.rules is None:
         return Watched(what, lambda: NO_RULES, None)
-    file, name = RulesFile(settings.rules, _databases(settings)), str(settings.rules)
+    file, name = RulesFile(settings.rules, _databases(settings), tested=True), str(settings.rules)
 
     def keep(_: RuleSet) -> None:
         if copy := file.take_copy():
@@ -82,7 +85,7 @@ def watched_geo(settings: Settings, keeper: Keeper) -> Watched[Databases]:
 
     return Watched(
         what,
-        lambda: _read_geo(settings),
+        lambda: read_geo(settings),
         partial(maxmind.fingerprint, (geo.city, geo.asn, geo.anonymous)),
         # A look-up never spans an await, so on the event loop none can be under way in what is being closed.
         Databases.close,

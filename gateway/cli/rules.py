@@ -10,7 +10,10 @@ from gateway.cli.lazy import LazyGroup, Table
 
 
 class _Rules(LazyGroup):
-    table: ClassVar[Table] = {}
+    table: ClassVar[Table] = {
+        "test": ("gateway.cli.rules_test:test", "Run the tests beside a rules file."),
+        "explain": ("gateway.cli.rules_explain:explain", "Why a request is allowed or denied."),
+    }
 
 
 @click.group(cls=_Rules, epilog="Example: gateway rules check rules/rules.yaml")

@@ -14,7 +14,7 @@ from gateway.policy.conditions.words import label
 from gateway.policy.limits import BY_NAME, read_limit
 from gateway.policy.model import Limits, Plan
 from gateway.policy.ruleset import OTHERWISE, Action, Rule, RuleSet
-from gateway.policy.tree_reader import unknown
+from gateway.policy.tree_reader import TreeReader, unknown
 
 NAME_MAX = 80
 MESSAGE_MAX = 500
@@ -74,13 +74,14 @@ def _plan(name: str, node: Node, reader: Reader) -> Plan:
     valid_for, view = members.pop("valid_for", None), members.pop("view", None)
     return Plan(
         name,
-        _limits(members, key, ("valid_for", "view", *BY_NAME), reader),
+        read_limits(members, key, ("valid_for", "view", *BY_NAME), reader),
         None if valid_for is None else reader.duration(valid_for, join(key, "valid_for")),
         view is not None and reader.choice(view, join(key, "view"), ("true", "false")) == "true",
     )
 
 
-def _limits(members: Mapping[str, Node], key: str, known: Iterable[str], reader: Reader) -> Limits:
+def read_limits(members: Mapping[str, Node], key: str, known: Iterable[str], reader: TreeReader) -> Limits:
+    """Limits by their names; `known`: all names that can stand there."""
     numbers: dict[str, int] = {}
     for name, child in members.items():
         place = join(key, name)
@@ -93,7 +94,7 @@ def _limits(members: Mapping[str, Node], key: str, known: Iterable[str], reader:
     return Limits(**numbers)
 
 
-def _number(name: str, text: str, node: Node, key: str, reader: Reader) -> int | None:
+def _number(name: str, text: str, node: Node, key: str, reader: TreeReader) -> int | None:
     is_plain = BY_NAME[name].parse is None
     given = int(text) if is_plain and _DIGITS.fullmatch(text) else text
     try:
@@ -168,7 +169,9 @@ def _then(node: Node, key: str, reader: Reader) -> tuple[Action, Limits]:
         text = f"limit has no limits; {_THEN}" if value == "limit" else unknown("action", value, _PLAIN, _THEN)
     elif isinstance(value, dict) and list(value) == ["limit"]:
         place = join(key, "limit")
-        return "limit", _limits(reader.members(value["limit"], place, "limit", "rate: 2MB/s"), place, BY_NAME, reader)
+        return "limit", read_limits(
+            reader.members(value["limit"], place, "limit", "rate: 2MB/s"), place, BY_NAME, reader
+        )
     elif isinstance(value, dict) and not value.keys().isdisjoint(_LATER):
         text = f"{next(name for name in _LATER if name in value)} is no action of this release; {_THEN}"
     else:

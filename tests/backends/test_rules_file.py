@@ -391,3 +391,94 @@ def test_large_files_are_read_in_time_and_judged_at_once(path: Path) -> None:
         assert denied(found, "10.39.15.7")
         assert not denied(found, "10.39.16.7")
     assert time.process_time() - began < 0.5
+
+
+TESTED = HEAD + "rules: [{name: block, when: {ip: 10.0.0.0/8}, then: deny}]\n"
+PASSES = "- {name: ten, given: {ip: 10.0.0.1}, expect: deny, by: block}\n"
+FAILS = "- {name: eleven, given: {ip: 11.0.0.1}, expect: deny}\n"
+
+
+def failing(path: Path) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        read_rules(path, None, tested=True)
+    return [line.replace(f"{path.parent}/", "") for line in str(caught.value).splitlines()]
+
+
+def test_tests_beside_the_file_are_run_where_that_is_wanted(path: Path) -> None:
+    write(path, TESTED)
+    untested = read_rules(path, None, tested=True).version
+    tests = write(path.parent / "tests.yaml", PASSES)
+    # What decides is the same, and the version names what decides.
+    assert read_rules(path, None, tested=True).version == untested
+    write(tests, PASSES + FAILS + FAILS)
+    assert failing(path) == [
+        'tests.yaml:2: tests[1]: "eleven": expected deny, is allow by otherwise',
+        'tests.yaml:3: tests[2]: "eleven": expected deny, is allow by otherwise',
+    ]
+    assert read_rules(path, None).version == untested
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "tests.yaml:1: is empty; write one `- "),
+        ("# none yet\n", "tests.yaml:1: is empty; write one `- "),
+        ("- {", "tests.yaml:1: is not YAML"),
+        (b"- \xff", "tests.yaml:1: is not UTF-8"),
+        ("a: b", "tests.yaml:1: is no list; write one `- "),
+    ],
+)
+def test_a_file_of_tests_that_is_empty_or_broken_is_a_mistake(path: Path, text: str | bytes, expected: str) -> None:
+    write(path, TESTED)
+    write(path.parent / "tests.yaml", text)
+    (line,) = failing(path)
+    assert line.startswith(expected)
+
+
+def test_tests_that_cannot_be_read_are_not_no_tests(path: Path) -> None:
+    write(path, TESTED)
+    (path.parent / "tests.yaml").symlink_to("nowhere")
+    assert failing(path) == [
+        "tests.yaml: cannot be read (No such file or directory); make it a readable file, or remove it"
+    ]
+
+
+def test_rules_with_mistakes_are_not_tested(path: Path) -> None:
+    write(path, TESTED.replace("deny}]", "dney}]"))
+    write(path.parent / "tests.yaml", FAILS)
+    assert [line.partition(" ")[0] for line in failing(path)] == ["rules.yaml:3:"]
+
+
+def test_the_fingerprint_tells_of_the_tests_too(path: Path) -> None:
+    write(path, TESTED)
+    tests = path.parent / "tests.yaml"
+    file, plain = RulesFile(path, None, tested=True), RulesFile(path, None)
+    unwatched, seen = plain.fingerprint(), [file.fingerprint()]
+    for change in (lambda: write(tests, PASSES), lambda: write(tests, FAILS), tests.unlink):
+        change()
+        seen.append(file.fingerprint())
+    assert len(set(seen)) == len(seen) - 1
+    assert seen[0] == seen[-1]
+    assert plain.fingerprint() == unwatched
+
+
+def test_a_copy_is_good_whatever_the_tests_say_now(path: Path) -> None:
+    write(path, TESTED)
+    tests = write(path.parent / "tests.yaml", PASSES)
+    file = RulesFile(path, None, tested=True)
+    version = file.read().version
+    copy = file.take_copy()
+    assert copy is not None
+    write(tests, FAILS)
+    with pytest.raises(SettingsError):
+        file.read()
+    rules = RulesFile(path, None, tested=True).read_copy(copy.read())
+    assert (rules.version, denied(rules, "10.1.1.1")) == (version, True)
+
+
+def test_a_thousand_tests_hold_up_no_reload(path: Path) -> None:
+    write(path, TESTED)
+    write(path.parent / "tests.yaml", PASSES * 1000)
+    began = time.process_time()
+    read_rules(path, None, tested=True)
+    assert time.process_time() - began < 2

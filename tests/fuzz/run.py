@@ -28,6 +28,7 @@ PARSERS = {
     "range": ("http_targets", ("range", "conditions")),
     "forwarded": ("http_targets", ("forwarded", "forwarded, free")),
     "rules": ("rules_targets", ("rules", "rules as a tree", "yaml")),
+    "tests of rules": ("rules_tests_targets", ()),
     "settings": ("rules_targets", ("settings",)),
     "products": ("products_targets", ()),
     "words": ("words_targets", ()),

@@ -343,6 +343,37 @@ POLICY = (
         test="backends/test_rules_file.py::test_the_fingerprint_sees_a_folder_swapped_behind_a_link",
     ),
     mutant(
+        "rules come into force although a test of them fails",
+        "backends/rules_file.py",
+        ("if tested and not self.mistakes.keys:", "if tested and self.mistakes.keys:"),
+        test="services/test_reloading.py::test_a_failing_test_blocks_a_reload_until_it_passes",
+    ),
+    mutant(
+        "the live rules are read without their tests",
+        "bootstrap/files.py",
+        ("_databases(settings), tested=True), str(settings.rules)", "_databases(settings)), str(settings.rules)"),
+        test="test_bootstrap.py::test_the_live_rules_have_to_pass_their_tests",
+        shows="DID NOT RAISE",
+    ),
+    mutant(
+        "an edit of the tests does not run them",
+        "backends/rules_file.py",
+        ("(self._path, *self._lists, *tests)", "(self._path, *self._lists)"),
+        test="backends/test_rules_file.py::test_the_fingerprint_tells_of_the_tests_too",
+    ),
+    mutant(
+        "explain goes on behind the rule that decides",
+        "policy/trace.py",
+        ("        if step.decides:\n            return\n", ""),
+        test="policy/test_trace.py::test_the_first_condition_that_fails_is_named_and_no_rule_behind_the_deciding_one",
+    ),
+    mutant(
+        "explain credits the plan with a limit that a rule sets",
+        "policy/trace.py",
+        ("if limits.get(name) == value)", "if limits.get(name) is not None)"),
+        test="policy/test_trace.py::test_whose_limits_are_in_force",
+    ),
+    mutant(
         "a public key signs as a secret",
         "policy/keys.py",
         ("material: bytes = algorithm.prepare_key(secret.encode())", "material: bytes = secret.encode()"),

@@ -20,6 +20,7 @@ from gateway.policy.limits import read_limit
 from gateway.policy.model import NETWORK_TYPES, Claims, Facts, FileEntry, Limits, Place, Plan
 from gateway.policy.rules_reader import MISTAKES_MAX, read_ruleset
 from gateway.policy.ruleset import NO_RULES, RuleSet, Verdict
+from gateway.policy.trace import walk
 from gateway.yaml_file import Bounds, parse
 
 
@@ -548,9 +549,26 @@ def naive_verdict(document: Mapping[str, object], facts: Facts) -> Verdict:
     return Verdict(document["otherwise"] == "allow", "otherwise", None, account, Limits(**limits), tuple(would_deny))
 
 
+def by_steps(compiled: RuleSet, request: Facts) -> Verdict:
+    """What the rules say by their trace alone."""
+    steps = list(walk(compiled, request))
+    met = [step.rule for step in steps if step.matches]
+    assert [bool(step.failed) for step in steps] == [not step.matches for step in steps]
+    enforced = [rule for rule in met if not rule.observe]
+    limits = Limits()
+    for rule in enforced:
+        limits = limits.tightened(rule.limits)
+    account = next((rule.name for rule in enforced if rule.then == "require_account"), None)
+    would_deny = tuple(rule.name for rule in met if rule.observe and rule.then in ("deny", "require_account"))
+    last = steps[-1].rule if steps and steps[-1].decides else None
+    if last is None:
+        return Verdict(compiled.otherwise, "otherwise", None, account, limits, would_deny)
+    return Verdict(last.then == "allow", last.name, last.message, account, limits, would_deny)
+
+
 @settings(max_examples=300, deadline=None)
 @given(RULES, st.sampled_from(["allow", "deny"]), st.lists(FACTS, min_size=1, max_size=12))
-def test_compiled_rules_say_what_the_written_ones_do(
+def test_compiled_rules_and_their_trace_say_what_the_written_ones_do(
     written: list[dict[str, object]], otherwise: str, requests: list[Facts]
 ) -> None:
     numbered = [{"name": f"r{index}", **rule} for index, rule in enumerate(written)]
@@ -558,7 +576,9 @@ def test_compiled_rules_say_what_the_written_ones_do(
     shown = {key: value for key, value in document.items() if value}
     compiled = rules(json.dumps(shown))
     for request in requests:
-        assert compiled.judge(request) == naive_verdict(document, request)
+        verdict = naive_verdict(document, request)
+        assert compiled.judge(request) == verdict
+        assert by_steps(compiled, request) == verdict
 
 
 def test_the_naive_reading_knows_every_condition() -> None:

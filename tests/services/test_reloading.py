@@ -376,6 +376,40 @@ async def test_list_files_are_watched_from_the_first_reading_on(tmp_path: Path, 
     await reloading.stop()
 
 
+async def test_a_failing_test_blocks_a_reload_until_it_passes(tmp_path: Path, wire: Wire) -> None:
+    rules, tests = tmp_path / "rules.yaml", tmp_path / "tests.yaml"
+    text = "version: 1\nrules:\n- {name: b, when: {country: %s}, then: deny}\notherwise: allow\n"
+    rules.write_text(text % "[CU, IR]")
+    file = RulesFile(rules, None, tested=True)
+    watched = Watched("rules", file.read, file.fingerprint)
+    counted: list[str] = []
+    reloading = Reloading(
+        [watched],
+        RedisEventLog(wire, 1, RedisShards(wire, 1)),
+        wanted=asyncio.Event(),
+        versions=lambda: {"rules.version": watched.version},
+        count=lambda _, outcome: counted.append(outcome),
+    )
+    await reloading.start()
+    first = watched.version
+    tests.write_text("- {name: Iran, given: {country: IR}, expect: deny, by: b}\n")
+    await soon(lambda: counted == ["loaded"])
+    assert watched.version == first, "what decides is the same"
+    rules.write_text(text % "CU")
+    await soon(lambda: counted[1:] == ["rejected"])
+    assert watched.version == first
+    tests.unlink()
+    await soon(lambda: counted[2:] == ["loaded"])
+    assert watched.version != first
+    wrong = f'{tests}:1: tests[0]: "Iran": expected deny by b, is allow by otherwise; '
+    wrong += "b needs country: CU, but country is IR"
+    assert await told(wire) == [
+        ("rules.rejected", first, wrong),
+        ("rules.reloaded", watched.version, "rules"),
+    ]
+    await reloading.stop()
+
+
 async def test_a_reader_that_breaks_is_a_bad_file(worker: Worker, wire: Wire) -> None:
     async with worker.running(wire):
         worker.reading = lambda: {}["a text that may hold anything"]

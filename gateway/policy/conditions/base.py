@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 from typing import ClassVar, Generic, Protocol, Self, TypeVar, cast
 
-from gateway.document import Mistakes, Node, join
+from gateway.document import Mistakes, Node, join, shown
 from gateway.policy.model import Facts
 from gateway.policy.tree_reader import TreeReader, unknown
 
@@ -56,6 +56,12 @@ class Asks(ABC, Generic[F]):
     @abstractmethod
     def meets(self, fact: F) -> bool:
         """Whether a request with this fact is meant."""
+
+    def in_words(self, fact: F) -> str:
+        """The fact for people, on one line."""
+        if fact is None:
+            return "unknown" if self.needs is not None else "none"
+        return shown(Node("", str(fact))) or "none"
 
     def matches(self, facts: Facts) -> bool:
         """Whether the request is meant."""

@@ -31,6 +31,9 @@ class Ip(Asks[Address]):
     def fact(facts: Facts) -> Address:
         return unmapped(facts.address)
 
+    def in_words(self, fact: Address) -> str:
+        return "unknown" if fact.is_unspecified else str(fact)
+
     def meets(self, fact: Address) -> bool:
         return fact in self.networks
 
@@ -102,6 +105,9 @@ class NetworkType(Asks[frozenset[str] | None]):
     @staticmethod
     def fact(facts: Facts) -> frozenset[str] | None:
         return facts.place.network
+
+    def in_words(self, fact: frozenset[str] | None) -> str:
+        return "unknown" if fact is None else " ".join(sorted(fact)) or "none of these types"
 
     def meets(self, fact: frozenset[str] | None) -> bool:
         return None in self.types if fact is None else not self.types.isdisjoint(fact)

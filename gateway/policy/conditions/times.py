@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 
 from gateway.document import Node, join
 from gateway.policy.conditions.base import Asks, Reader, unknown
+from gateway.policy.events import rfc3339
 from gateway.policy.model import Facts
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -33,6 +34,9 @@ class _Moment(Asks[float]):
     @staticmethod
     def fact(facts: Facts) -> float:
         return facts.now
+
+    def in_words(self, fact: float) -> str:
+        return second(fact)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,10 @@ class Time(_Moment):
             ((0, 24 * 60),) if hours is None else reader.values(hours, join(key, "hours"), _hours, tuple),
             UTC if zone is None else _zone(zone, join(key, "zone"), reader),
         )
+
+    def in_words(self, fact: float) -> str:
+        now = datetime.fromtimestamp(fact, self.zone)
+        return f"{DAYS[now.weekday()]} {now:%H:%M} in {self.zone}"
 
     def meets(self, fact: float) -> bool:
         now = datetime.fromtimestamp(fact, self.zone)
@@ -135,19 +143,25 @@ def _zone(node: Node, key: str, reader: Reader) -> tzinfo:
 
 
 def _moment(node: Node, key: str, reader: Reader) -> float:
-    text = reader.text(node, key, "write one time, such as 2026-12-24T00:00:00+01:00")
-    if text is None:
-        return 0.0
+    return reader.parsed(node, key, "write one time, such as 2026-12-24T00:00:00+01:00", moment) or 0.0
+
+
+def second(time: float) -> str:
+    """Unix seconds as `moment` reads them, in UTC, without their fraction."""
+    return rfc3339(int(time) * 1000).replace(".000Z", "Z")
+
+
+def moment(text: str) -> float:
+    """A time of RFC 3339 in Unix seconds. Raises ValueError saying what is wrong and what would be right."""
+    found, right = _SHORT.fullmatch(text), ""
     try:
         if _MOMENT.fullmatch(text):
             return datetime.fromisoformat(text.upper()).timestamp()
-        if (found := _SHORT.fullmatch(text)) is not None:
+        if found is not None:
             right = f"{found[1]}T{found[2] or '00:00'}{found[3] or ':00'}{found[4] or '+01:00'}"
             datetime.fromisoformat(right)
-            reader.wrong(node, key, f"has no seconds or no offset from UTC; write it like {right}")
-            return 0.0
     except (ValueError, OverflowError):
-        reader.wrong(node, key, "is no time that exists; write one such as 2026-12-24T00:00:00+01:00")
-        return 0.0
-    reader.wrong(node, key, "is no time; write RFC 3339, such as 2026-12-24T00:00:00+01:00")
-    return 0.0
+        raise ValueError("is no time that exists; write one such as 2026-12-24T00:00:00+01:00") from None
+    if right:
+        raise ValueError(f"has no seconds or no offset from UTC; write it like {right}")
+    raise ValueError("is no time; write RFC 3339, such as 2026-12-24T00:00:00+01:00")

@@ -1,0 +1,196 @@
+"""What is given of a request, by people: in a test of the rules, in their documentation, as options of a command.
+
+What is left out is not known: no place, no token's claims, a browser's GET for a file without a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, ip_address
+
+from gateway.document import Mistakes, Node, join
+from gateway.policy.conditions.times import moment, second
+from gateway.policy.conditions.words import (
+    UNKNOWN,
+    as_number,
+    continent_code,
+    country_code,
+    exact_text,
+    method_name,
+    network_type,
+    region_code,
+)
+from gateway.policy.model import Address, Claims, Facts, FileEntry, Place
+from gateway.policy.networks import unmapped
+from gateway.policy.tree_reader import TreeReader, unknown
+
+NOON = 946_900_800.0
+"""Monday, 3 January 2000, 12:00 UTC: when a request is, of which no time is given. The same today and tomorrow."""
+LAST = 253_370_764_800.0
+"""The first second of the year 9999: a later time has none in some zones."""
+NOWHERE = IPv4Address("0.0.0.0")  # noqa: S104  no client has it (RFC 1122 §3.2.1.3)
+"""The address of a request of which none is given."""
+BROWSER = "Mozilla/5.0"
+NONE = "none"
+"""Written for a network that is known and of no type, where a list cannot be empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One request. `view`: the file is to be shown in the browser."""
+
+    facts: Facts
+    view: bool = False
+
+
+def nothing_known(now: float = NOON) -> Given:
+    """A request of which nothing is given. `now` in Unix seconds."""
+    claims = Claims(issuer="", token_id="", expires_at=0, files=())
+    return Given(Facts(claims, FileEntry(""), None, NOWHERE, Place(), "GET", BROWSER, now))
+
+
+def taken(given: Given, key: str, text: str) -> Given:
+    """The same with this one in place of what was known of it. Raises ValueError saying what is wrong with it."""
+    facts = given.facts
+    if key in _PLACE:
+        return replace(given, facts=replace(facts, place=_PLACE[key](facts.place, text)))
+    if key in _CLAIMS:
+        claims = _CLAIMS[key](facts.claims, text)
+        return replace(given, facts=replace(facts, claims=claims, plan=claims.plan or facts.plan))
+    if key in _FACTS:
+        return replace(given, facts=_FACTS[key](facts, text))
+    return replace(given, view=_truth(text))
+
+
+def networks(texts: Collection[str]) -> frozenset[str] | None:
+    """The types that an address's network is known to have; None: it is not known. Raises ValueError."""
+    types = {network_type(text) for text in texts if text != NONE}
+    if len(texts) > 1 and (None in types or NONE in texts):
+        raise ValueError(f"is no type beside others; write {UNKNOWN} or {NONE} alone")
+    return None if None in types else frozenset(text for text in types if text is not None)
+
+
+def written(given: Given) -> dict[str, str | list[str]]:
+    """What `GivenReader.given` reads as this, to the second; what is not known is left out."""
+    facts, claims, place = given.facts, given.facts.claims, given.facts.place
+    texts: dict[str, str | None] = {
+        "ip": None if facts.address == NOWHERE else str(facts.address),
+        "country": place.country,
+        "continent": place.continent,
+        "region": place.region,
+        "asn": None if place.asn is None else str(place.asn),
+        "file": facts.file.key or facts.file.url,
+        "tier": claims.tier,
+        "plan": claims.plan,
+        "order": claims.order_id,
+        "customer": claims.customer_id,
+        "user_agent": None if facts.user_agent == BROWSER else facts.user_agent,
+        "method": None if facts.method == "GET" else facts.method,
+        "time": second(facts.now),
+        "account": "true" if claims.account else None,
+        "view": "true" if given.view else None,
+    }
+    known: dict[str, str | list[str]] = {name: text for name, text in texts.items() if text or text == ""}
+    return known if place.network is None else {**known, "network": sorted(place.network)}
+
+
+@dataclass(slots=True)
+class GivenReader(TreeReader):
+    """Reads a `given:`. `plans`: the names of those that there are."""
+
+    plans: Collection[str]
+    mistakes: Mistakes = field(default_factory=Mistakes)
+
+    def given(self, node: Node, key: str) -> Given:
+        """What a mapping says of a request. Mistakes go to the reader."""
+        found = nothing_known()
+        if not isinstance(node.value, dict):
+            self.mistakes.add(node, key, "is no mapping; write {country: PL, file: masters/a.wav}, or {} for nothing")
+            return found
+        for name, child in self.section(node, key, KEYS, "fact of a request").members.items():
+            found = self._taken(found, name, child, join(key, name))
+        return found
+
+    def _taken(self, given: Given, name: str, node: Node, key: str) -> Given:
+        if name == "network" and isinstance(node.value, list):
+            texts = [self.text(each, join(key, at), "write one type") for at, each in enumerate(node.value)]
+            try:
+                types = networks([text for text in texts if text is not None])
+            except ValueError as error:
+                self.wrong(node, key, str(error))
+                return given
+            return with_networks(given, types)
+        text = self.text(node, key, "write one value, or leave it out")
+        if text is None:
+            return given
+        if name == "plan" and text not in self.plans:
+            self.mistakes.add(node, key, unknown("plan of the rules file", text, self.plans, "add it under plans"))
+            return given
+        try:
+            return taken(given, name, text)
+        except ValueError as error:
+            self.wrong(node, key, str(error))
+            return given
+
+
+def with_networks(given: Given, types: frozenset[str] | None) -> Given:
+    """The same with these types of network, see `networks`."""
+    return replace(given, facts=replace(given.facts, place=replace(given.facts.place, network=types)))
+
+
+def _address(text: str) -> Address:
+    try:
+        return unmapped(ip_address(text))
+    except ValueError:
+        raise ValueError("is no address; write one such as 203.0.113.9 or 2001:db8::1") from None
+
+
+def file_given(text: str) -> FileEntry:
+    """A key, or an address of an external file. Raises ValueError."""
+    if "://" in text:
+        return FileEntry(None, text)
+    if text.startswith("/") or text.endswith("/") or not text:
+        raise ValueError("is no file's key; write it without a slash at its ends, such as masters/a.wav")
+    return FileEntry(text)
+
+
+def _time(text: str) -> float:
+    seconds = moment(text)
+    if not 0 <= seconds < LAST:
+        raise ValueError("is no time that a request can have; write one between 1970 and 9998")
+    return seconds
+
+
+def _truth(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("is not what can stand here; write true or false")
+    return text == "true"
+
+
+_PLACE: Mapping[str, Callable[[Place, str], Place]] = {
+    "country": lambda place, text: replace(place, country=country_code(text)),
+    "continent": lambda place, text: replace(place, continent=continent_code(text)),
+    "region": lambda place, text: replace(place, region=region_code(text)),
+    "asn": lambda place, text: replace(place, asn=as_number(text)),
+    "network": lambda place, text: replace(place, network=networks([text])),
+}
+_CLAIMS: Mapping[str, Callable[[Claims, str], Claims]] = {
+    "tier": lambda claims, text: replace(claims, tier=exact_text(text)),
+    "plan": lambda claims, text: replace(claims, plan=exact_text(text)),
+    "order": lambda claims, text: replace(claims, order_id=exact_text(text)),
+    "customer": lambda claims, text: replace(claims, customer_id=exact_text(text)),
+    "account": lambda claims, text: replace(claims, account=_truth(text)),
+}
+_FACTS: Mapping[str, Callable[[Facts, str], Facts]] = {
+    "ip": lambda facts, text: replace(facts, address=_address(text)),
+    "file": lambda facts, text: replace(facts, file=file_given(text)),
+    "user_agent": lambda facts, text: replace(facts, user_agent=text),
+    "method": lambda facts, text: replace(facts, method=method_name(text)),
+    "time": lambda facts, text: replace(facts, now=_time(text)),
+}
+
+PLACE_KEYS = tuple(_PLACE)
+"""Those that the geo databases tell of an address."""
+KEYS = ("ip", *_PLACE, "file", "tier", "plan", "order", "customer", "user_agent", "method", "time", "account", "view")
+"""What can be given of a request."""
