@@ -10,7 +10,10 @@ from gateway.cli.lazy import LazyGroup, Table
 
 
 class _Rules(LazyGroup):
-    table: ClassVar[Table] = {}
+    table: ClassVar[Table] = {
+        "check": ("gateway.cli.rules_check:check", "Every mistake in a rules file, and what was hardly meant."),
+        "schema": ("gateway.cli.rules_schema:schema", "The JSON Schema of rules files, for editors."),
+    }
 
 
 @click.group(cls=_Rules, epilog="Example: gateway rules check rules/rules.yaml")

@@ -212,4 +212,4 @@ class Reader(TreeReader):
         self.needs.setdefault(condition.needs, (node.named, key))
         if self.databases is not None and condition.needs not in self.databases:
             name = f"geo.{condition.needs}"
-            self.mistakes.add(node, key, f"needs {name} in the settings; name the database there")
+            self.mistakes.add(node.named, key, f"needs {name} in the settings; name the database there")
