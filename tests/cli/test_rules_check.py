@@ -14,6 +14,7 @@ import pytest
 
 Run = Callable[..., CompletedProcess]
 HEAD = "version: 1\notherwise: allow\n"
+PAGE = (Path(__file__).parents[2] / "docs/rules-check.md").read_text(encoding="utf-8")
 NOBODY = "Checked without settings: there is no config/gateway.yaml here; name them with --config.\n"
 
 
@@ -268,6 +269,15 @@ def test_wrong_use(check: Run, run: Run, arguments: tuple[str, ...], said: str) 
     shown = run("rules", "check", *arguments)
     assert (shown.returncode, shown.stdout) == (2, "")
     assert said in shown.stderr
+
+
+EXAMPLES = re.findall(r"```yaml\n(.*?)```\n.*?```console\n\$ gateway (.*?)\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.mark.parametrize(("written", "command", "expected"), EXAMPLES, ids=["mistakes", "warnings"])
+def test_the_page_shows_what_it_prints(run: Run, tmp_path: Path, written: str, command: str, expected: str) -> None:
+    (tmp_path / "rules.yaml").write_text(written, encoding="utf-8")
+    assert run(*command.split()).stdout == expected
 
 
 def test_help_has_an_example(run: Run) -> None:
