@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Sequence
 from itertools import accumulate
 
+from gateway.cli.output import visible
+
 _TAB = 4
 _CUT = "…"
 
@@ -32,8 +34,8 @@ def _laid_out(line: str) -> tuple[list[str], list[int]]:
             taken = _TAB - at % _TAB
             letters.append(" " * taken)
         else:
-            taken = _cells(letter)
-            letters.append(letter)
+            letters.append(visible(letter))
+            taken = _cells(letters[-1])
         cells.append(taken)
         at += taken
     return letters, cells

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -25,8 +26,9 @@ from gateway.settings_file import read_file
 if TYPE_CHECKING:
     from gateway.backends.rules_file import Examined
 
-_ROOM = 100
-"""Cells for a line of the file where no terminal says how many there are."""
+_COLUMNS = 100
+"""So wide is what no terminal shows."""
+_ROOM_MIN = 20
 _LINES = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 """Where YAML begins a new line; list files do so only at \\n."""
 _DATABASES = ("city", "asn", "anonymous")
@@ -142,7 +144,8 @@ def _point_at(mistake: Mistake, kind: str, lines: Mapping[str, Sequence[str]]) -
     if not (mistake.column and 0 < mistake.line <= len(known)):
         return
     gutter = f"{mistake.line:>5} | "
-    room = max(20, shutil.get_terminal_size((_ROOM, 0)).columns - len(gutter))
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else _COLUMNS
+    room = max(_ROOM_MIN, columns - len(gutter))
     shown, underline = excerpt(known[mistake.line - 1], mistake.column, mistake.width, room)
     print_line(f"{gutter}{shown}")
     print_line(f"{'':>5} | {underline}")

@@ -72,7 +72,7 @@ def rules_schema() -> Schema:
                     at_least=1,
                 ),
             },
-            "list_name": {"description": "A list of this file.", "type": "string", "pattern": r"^\$"},
+            "list_name": {"type": "string", "pattern": r"^\$"},
         },
     }
 

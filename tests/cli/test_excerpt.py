@@ -23,6 +23,8 @@ from gateway.cli.excerpt import excerpt
         ("\tx", 2, 1, "    x", "    ^"),
         ("ab\tx", 4, 1, "ab  x", "    ^"),
         ("ab\tx", 3, 1, "ab  x", "  ^^"),
+        # What a terminal would act on is shown, and then takes a cell.
+        ("\u202ea\x9b: x", 6, 1, "\ufffda\ufffd: x", "     ^"),
     ],
 )
 def test_the_underline_stands_under_its_part(line: str, column: int, width: int, shown: str, underline: str) -> None:

@@ -254,6 +254,24 @@ POLICY = (
         test="policy/test_globs.py::test_paths",
     ),
     mutant(
+        "every value of a fact is named by some rule",
+        "policy/conditions/base.py",
+        ("return {0, *found.values()}", "return {*found.values()}"),
+        test="policy/test_reach.py::test_what_is_called_unreachable_decides_nothing",
+    ),
+    mutant(
+        "an observing rule takes requests from later ones",
+        "policy/reach.py",
+        ("elif not rule.observe and rule.then in", "elif rule.then in"),
+        test="policy/test_reach.py::test_what_is_never_reached_and_what_takes_it",
+    ),
+    mutant(
+        "a text matches the patterns of one set alone",
+        "policy/glob_ways.py",
+        ("            way |= lanes[number].owners if", "            way = lanes[number].owners if"),
+        test="policy/test_reach.py::test_no_way_that_a_text_matches_patterns_is_missing",
+    ),
+    mutant(
         "NO is false",
         "yaml_file.py",
         (

@@ -151,7 +151,14 @@ LEAVES = {
     },
     "before": st.sampled_from(MOMENTS),
     "after": st.sampled_from(MOMENTS),
-    "time": st.sampled_from([{"days": "fri-sat"}, {"days": "fri", "hours": "22:00-06:00"}, {"hours": "00:00-12:00"}]),
+    "time": st.sampled_from(
+        [
+            {"days": "fri-sat"},
+            {"days": "fri", "hours": "22:00-06:00"},
+            {"hours": "00:00-12:00"},
+            {"hours": "00:00-12:00", "zone": "Europe/Warsaw"},
+        ]
+    ),
 }
 
 

@@ -28,7 +28,7 @@ Span = tuple[int, int]
 
 
 class _Edge(Asks[float]):
-    """Asks on which side of a moment a request comes, in Unix seconds."""
+    """Asks on which side of a moment (Unix s) a request comes."""
 
     __slots__ = ()
     moment: float
@@ -49,10 +49,11 @@ class _Edge(Asks[float]):
 
 @dataclass(frozen=True, slots=True)
 class Time(Asks[float]):
-    """It is one of these days (0 is Monday) and hours. Hours over midnight belong to the day they begin."""
+    """It is one of these days and hours. Hours over midnight belong to the day they begin."""
 
     key: ClassVar[str] = "time"
     days: frozenset[int]
+    """0 is Monday."""
     hours: tuple[Span, ...]
     zone: tzinfo
 
@@ -119,7 +120,7 @@ class Time(Asks[float]):
 
 @dataclass(frozen=True, slots=True)
 class Before(_Edge):
-    """It is earlier than this moment (Unix s)."""
+    """It is earlier than this moment."""
 
     key: ClassVar[str] = "before"
     moment: float
@@ -134,7 +135,7 @@ class Before(_Edge):
 
 @dataclass(frozen=True, slots=True)
 class After(_Edge):
-    """It is this moment (Unix s) or later."""
+    """It is this moment or later."""
 
     key: ClassVar[str] = "after"
     moment: float
