@@ -11,7 +11,7 @@ from itertools import product
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from gateway.document import Mistakes
@@ -224,7 +224,8 @@ def reached_by(rules: RuleSet, request: Facts) -> Iterator[str]:
                 return
 
 
-@settings(max_examples=120, deadline=None)
+# Making 40 requests smaller takes longer than a test may.
+@settings(max_examples=120, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(rules_from(LEAVES), st.lists(REQUESTS, min_size=20, max_size=40))
 def test_what_is_called_unreachable_decides_nothing(written: list[Written], requests: list[Facts]) -> None:
     rules = made(*written)
