@@ -6,7 +6,7 @@ What was read decides the version; the fingerprint says, without reading, whethe
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import tzinfo
@@ -17,7 +17,7 @@ from gateway.backends.file_signature import signature
 from gateway.backends.memory_file import MemoryFile
 from gateway.backends.rules_tests_file import fail, results, tests_path
 from gateway.backends.watched_text import Reading, Texts, packed, unpacked
-from gateway.document import Mistakes, Node, join
+from gateway.document import Mistake, Mistakes, Node, join
 from gateway.errors import SettingsError
 from gateway.policy.conditions import CONDITIONS
 from gateway.policy.conditions.base import Reader
@@ -79,6 +79,44 @@ def read_rules(path: Path, databases: Collection[str] | None, *, tested: bool = 
     return RulesFile(path, databases, tested=tested).read()
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What one look at a rules file shows. `rules` is None where there are mistakes; `lists` are its lists with how
+    many entries each has, `used` the names of those that rules use, `needs` as in Reader. `texts`: what was read;
+    `modified`: when the file was changed last, in Unix seconds, None where it is not there.
+    """
+
+    version: str
+    rules: RuleSet | None
+    mistakes: Sequence[Mistake]
+    tree: Node | None
+    lists: Mapping[str, int]
+    used: Collection[str]
+    needs: Mapping[str, tuple[Node, str]]
+    texts: Texts
+    modified: float | None
+
+
+def examine(path: Path, databases: Collection[str] | None) -> Examined:
+    """All that can be said of this file, whether or not it is right. `databases` as in `read_rules`; blocks, too."""
+    files = _Files(path)
+    modified = None
+    with suppress(OSError):
+        modified = path.stat().st_mtime
+    tree, reader, rules = files.look(databases)
+    return Examined(
+        files.reading.version,
+        None if files.mistakes.count else rules,
+        files.mistakes.found,
+        tree,
+        {name: sum(1 for _ in entries) for name, entries in reader.lists.items()},
+        reader.used,
+        reader.needs,
+        files.reading.read,
+        modified,
+    )
+
+
 def _zone(name: str) -> tzinfo:
     # There are files beside the database: this machine's own zone, and clocks that count leap seconds.
     if not name.startswith(("posix/", "right/", "localtime", "posixrules", "Factory")):
@@ -125,16 +163,22 @@ class _Files:
         return self.reading.mistakes
 
     def rules(self, databases: Collection[str] | None, *, tested: bool = False) -> RuleSet:
+        _, _, rules = self.look(databases)
+        if tested and rules is not None and not self.mistakes.count:
+            fail(results(self.path, rules, self.mistakes) or [], self.mistakes)
+        if rules is None or self.mistakes.count:
+            raise SettingsError(self.mistakes.report())
+        return rules
+
+    def look(self, databases: Collection[str] | None) -> tuple[Node | None, Reader, RuleSet | None]:
+        """The tree, what read it, and what it means; where there are mistakes afterwards, the latter is of no use."""
         tree = self.reading.document(self.path, BOUNDS, "name a readable file at `rules` in the settings")
-        if tree is not None:
-            self.is_mapping = True
-            reader = Reader(CONDITIONS, self.mistakes, self.lists(tree), (), _zone, databases)
-            rules = read_ruleset(tree, reader, self.reading.version)
-            if tested and not self.mistakes.keys:
-                fail(results(self.path, rules, self.mistakes) or [], self.mistakes)
-            if not self.mistakes.keys:
-                return rules
-        raise SettingsError(self.mistakes.report())
+        lists = {} if tree is None else self.lists(tree)
+        reader = Reader(CONDITIONS, self.mistakes, lists, (), _zone, databases)
+        if tree is None:
+            return None, reader, None
+        self.is_mapping = True
+        return tree, reader, read_ruleset(tree, reader, self.reading.version)
 
     def lists(self, tree: Node) -> Mapping[str, list[Node] | _Lines]:
         """The file's lists by name; of a wrong one its name alone, so that it is not called unknown as well."""

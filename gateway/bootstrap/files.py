@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from functools import partial
+from pathlib import Path
 
 from gateway.backends import maxmind, rules_file
 from gateway.backends.maxmind import Databases
 from gateway.backends.memory_file import MemoryFile
 from gateway.backends.products_file import ProductsFile
-from gateway.backends.rules_file import RulesFile
+from gateway.backends.rules_file import Examined, RulesFile
 from gateway.errors import SettingsError
 from gateway.policy.products import NO_PRODUCTS, Catalogue
 from gateway.policy.ruleset import NO_RULES, RuleSet
@@ -23,7 +24,12 @@ def read_rules(settings: Settings, *, tested: bool = True) -> RuleSet:
     """
     if settings.rules is None:
         return NO_RULES
-    return rules_file.read_rules(settings.rules, _databases(settings), tested=tested)
+    return rules_file.read_rules(settings.rules, databases_of(settings), tested=tested)
+
+
+def examine_rules(path: Path, databases: Collection[str] | None) -> Examined:
+    """All that can be said of a rules file, right or wrong. `databases`: the settings' own; None: nobody knows them."""
+    return rules_file.examine(path, databases)
 
 
 def read_products(settings: Settings, rules: RuleSet) -> Catalogue:
@@ -45,7 +51,8 @@ def check_policy(settings: Settings) -> None:
         raise SettingsError("\n".join(mistakes))
 
 
-def _databases(settings: Settings) -> frozenset[str]:
+def databases_of(settings: Settings) -> frozenset[str]:
+    """The geo databases that the settings name, of `city`, `asn` and `anonymous`."""
     geo = settings.geo
     named = {"city": geo and geo.city, "asn": geo and geo.asn, "anonymous": geo and geo.anonymous}
     return frozenset(name for name, path in named.items() if path is not None)
@@ -61,7 +68,7 @@ def watched_rules(settings: Settings, keeper: Keeper) -> Watched[RuleSet]:
     what = "rules"
     if settings.rules is None:
         return Watched(what, lambda: NO_RULES, None)
-    file, name = RulesFile(settings.rules, _databases(settings), tested=True), str(settings.rules)
+    file, name = RulesFile(settings.rules, databases_of(settings), tested=True), str(settings.rules)
 
     def keep(_: RuleSet) -> None:
         if copy := file.take_copy():

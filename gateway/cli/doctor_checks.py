@@ -39,6 +39,7 @@ from gateway.policy.checkup import (
     of_shards,
 )
 from gateway.policy.model import ByteRange
+from gateway.policy.reach import unreached
 from gateway.policy.units import human_size
 from gateway.ports import FileBody
 from gateway.services.checkup import Report
@@ -253,7 +254,10 @@ class Checks:
 
     async def _rules(self, report: Report) -> None:
         rules = await asyncio.to_thread(read_rules, self._settings)
-        report(Line("ok", "rules", f"{self._settings.rules} can be read, version {rules.version}"))
+        idle = await asyncio.to_thread(lambda: sum(1 for _ in unreached(rules.rules)))
+        said = f"; rules that are never reached: {idle}, see `gateway rules check`" if idle else ""
+        text = f"{self._settings.rules} can be read, version {rules.version}{said}"
+        report(Line("warn" if idle else "ok", "rules", text))
 
     async def _keys(self) -> tuple[list[str], GatewayError | None]:
         """Objects that should be there, and why the bucket names none: the given one, else listed, else sold ones."""

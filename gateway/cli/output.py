@@ -63,9 +63,14 @@ def print_json(document: object) -> None:
 
 def print_line(text: str) -> None:
     """One line for people, whatever it was made from: controls and direction marks are shown as U+FFFD."""
-    line = "".join(letter if _is_harmless(letter) else "\ufffd" for letter in text)
+    line = visible(text)
     encoding = sys.stdout.encoding or "utf-8"
     print(line.encode(encoding, "replace").decode(encoding), flush=True)
+
+
+def visible(text: str) -> str:
+    """The text with U+FFFD for all that a terminal would act on: controls, line ends and direction marks."""
+    return "".join(letter if _is_harmless(letter) else "\ufffd" for letter in text)
 
 
 def utc(seconds: float) -> str:

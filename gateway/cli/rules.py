@@ -11,8 +11,10 @@ from gateway.cli.lazy import LazyGroup, Table
 
 class _Rules(LazyGroup):
     table: ClassVar[Table] = {
+        "check": ("gateway.cli.rules_check:check", "Every mistake in a rules file, and what was hardly meant."),
         "test": ("gateway.cli.rules_test:test", "Run the tests beside a rules file."),
         "explain": ("gateway.cli.rules_explain:explain", "Why a request is allowed or denied."),
+        "schema": ("gateway.cli.rules_schema:schema", "The JSON Schema of rules files, for editors."),
     }
 
 

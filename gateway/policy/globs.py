@@ -28,10 +28,12 @@ _WORD = re.compile(r"\*+|\?|[^*?]", re.DOTALL)
 class Glob:
     """A pattern that must match a whole text. What it begins and ends with is compared first, since that tells most."""
 
+    text: str
+    separator: str
     head: str
     tail: str
     pieces: tuple[str, ...] | None
-    machine: _Machine | None
+    machine: Machine | None
 
     def matches(self, text: str) -> bool:
         """Whether the whole text is meant."""
@@ -53,6 +55,23 @@ class Glob:
 
 def path_glob(pattern: str) -> Glob:
     """A glob over a path: case-sensitive, with folders."""
+    return _glob(pattern, "/")
+
+
+def word_glob(pattern: str) -> Glob:
+    """A glob over a text without folders: `*` is any text, `?` any one character."""
+    return _glob(pattern, "")
+
+
+def whole(glob: Glob) -> Machine:
+    """The machine for all of a glob, heads and tails too: to go letter by letter through several at once."""
+    return _machine(_tokens(glob.text, glob.separator), glob.separator)
+
+
+def _tokens(pattern: str, separator: str) -> list[_Token]:
+    if not separator:
+        wild = {"*": _Wild.ANY, "?": _Wild.ONE}
+        return [wild.get(word[0], word) for word in _WORD.findall(pattern)]
     tokens: list[_Token] = []
     for word in _PATH.findall(pattern):
         if word.endswith("**/"):
@@ -61,26 +80,21 @@ def path_glob(pattern: str) -> Glob:
             tokens.append(_Wild.SEGMENT if word == "*" else _Wild.ANY)
         else:
             tokens.append(_Wild.ONE if word == "?" else word)
-    return _glob(tokens, "/")
+    return tokens
 
 
-def word_glob(pattern: str) -> Glob:
-    """A glob over a text without folders: `*` is any text, `?` any one character."""
-    wild = {"*": _Wild.ANY, "?": _Wild.ONE}
-    return _glob([wild.get(word[0], word) for word in _WORD.findall(pattern)], "")
-
-
-def _glob(tokens: Sequence[_Token], separator: str) -> Glob:
+def _glob(text: str, separator: str) -> Glob:
+    tokens = _tokens(text, separator)
     head = _text(takewhile(_is_literal, tokens))
     rest = tokens[len(head) :]
     tail = _text(takewhile(_is_literal, reversed(rest)))[::-1]
     middle = rest[: len(rest) - len(tail)]
     if not middle:
-        return Glob(head + tail, "", None, None)
+        return Glob(text, separator, head + tail, "", None, None)
     if all(_is_literal(token) or token is _Wild.ANY for token in middle):
         runs = groupby(middle, _is_literal)
-        return Glob(head, tail, tuple(_text(run) for is_literal, run in runs if is_literal), None)
-    return Glob(head, tail, None, _machine(middle, separator))
+        return Glob(text, separator, head, tail, tuple(_text(run) for is_literal, run in runs if is_literal), None)
+    return Glob(text, separator, head, tail, None, _machine(middle, separator))
 
 
 def _is_literal(token: _Token) -> bool:
@@ -92,7 +106,7 @@ def _text(tokens: Iterable[_Token]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Machine:
+class Machine:
     """State N: the first N steps have matched. States are bits of one number: a character costs a few operations."""
 
     steps: dict[str, int]
@@ -105,13 +119,22 @@ class _Machine:
     separator: str
 
     def accepts(self, text: str) -> bool:
-        states = self._freed(1)
+        states = self.first
         for letter in text:
-            stay = self.stay_at_separator if letter == self.separator else self.stay
-            states = self._freed((states & self.steps.get(letter, self.other)) << 1 | states & stay)
+            states = self.after(states, letter)
             if not states:
                 return False
         return bool(states & self.last)
+
+    @property
+    def first(self) -> int:
+        """The states before any character."""
+        return self._freed(1)
+
+    def after(self, states: int, letter: str) -> int:
+        """The states that one more character leads to."""
+        stay = self.stay_at_separator if letter == self.separator else self.stay
+        return self._freed((states & self.steps.get(letter, self.other)) << 1 | states & stay)
 
     def _freed(self, states: int) -> int:
         """With the states that are reached without a character; two free steps stand in a row at most."""
@@ -120,7 +143,7 @@ class _Machine:
         return states | (states & self.free) << 1
 
 
-def _machine(tokens: Sequence[_Token], separator: str) -> _Machine:
+def _machine(tokens: Sequence[_Token], separator: str) -> Machine:
     # `**/` is: leave the next two out (skip), or any text and then the separator.
     plain: list[_Token | None] = []
     for token in tokens:
@@ -142,7 +165,7 @@ def _machine(tokens: Sequence[_Token], separator: str) -> _Machine:
     steps = {letter: bits if letter == separator else bits | ones for letter, bits in steps.items()}
     if separator:
         steps.setdefault(separator, 0)
-    return _Machine(
+    return Machine(
         steps=steps,
         other=ones,
         stay=segments | anys,

@@ -14,7 +14,7 @@ from gateway.policy.conditions.base import When
 from gateway.policy.conditions.places import Ip
 from gateway.policy.conditions.requests import File
 from gateway.policy.model import Facts
-from gateway.policy.networks import NetworkSet, unmapped
+from gateway.policy.networks import NetworkSet, Numbered, numbered, unmapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class _Networks:
     """The same for addresses: per IP version the host bits and which rules ask for the network of this number."""
 
     free: int
-    tables: Mapping[int, Sequence[tuple[int, Mapping[int, int]]]]
+    tables: Numbered
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +97,7 @@ def _column(fact: Callable[[Facts], Hashable], sets: Mapping[frozenset[Hashable]
 
 
 def _networks(sets: Sequence[tuple[NetworkSet, int]], every: int) -> _Networks:
-    merged: dict[int, dict[int, dict[int, int]]] = {4: {}, 6: {}}
-    for networks, asking in sets:
-        for version, tables in networks.tables.items():
-            for bits, numbers in tables:
-                rules = merged[version].setdefault(bits, {})
-                for number in numbers:
-                    rules[number] = rules.get(number, 0) | asking
-    tables_of = {version: tuple(sorted(tables.items())) for version, tables in merged.items()}
-    return _Networks(every & ~_union(asking for _, asking in sets), tables_of)
+    return _Networks(every & ~_union(asking for _, asking in sets), numbered(sets))
 
 
 def _union(sets: Iterable[int]) -> int:

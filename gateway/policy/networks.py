@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from gateway.policy.model import Address, Network
 
 _MAPPED = IPv6Network("::ffff:0:0/96")
+_LENGTH = {4: 32, 6: 128}
 _WRITTEN = re.compile(r"[0-9a-fA-F:.]{2,45}(?:/(?:0|[1-9][0-9]{0,2}))?")
 
 Place = tuple[int, int, int]
@@ -42,6 +43,42 @@ def network_set(networks: Iterable[Network]) -> NetworkSet:
             for version, groups in grouped.items()
         }
     )
+
+
+Numbered = Mapping[int, Sequence[tuple[int, Mapping[int, int]]]]
+"""Several sets at once, each known by bits of a number: per IP version the host bits, and for each network's number the
+bits of the sets that hold it.
+"""
+
+
+def numbered(sets: Iterable[tuple[NetworkSet, int]]) -> Numbered:
+    """These sets, each with its bits, as one table."""
+    merged: dict[int, dict[int, dict[int, int]]] = {4: {}, 6: {}}
+    for networks, own in sets:
+        for version, tables in networks.tables.items():
+            for bits, numbers in tables:
+                found = merged[version].setdefault(bits, {})
+                for number in numbers:
+                    found[number] = found.get(number, 0) | own
+    return {version: tuple(sorted(tables.items())) for version, tables in merged.items()}
+
+
+def ways(sets: Iterable[tuple[NetworkSet, int]]) -> set[int]:
+    """Each combination of these sets that some address is in, as their bits."""
+    found: set[int] = set()
+    for version, tables in numbered(sets).items():
+        longest = _LENGTH[version]
+        edges = {0}
+        for bits, numbers in tables:
+            edges.update(edge << bits for number in numbers for edge in (number, number + 1))
+        for edge in edges:
+            if edge >> longest:
+                continue
+            inside = 0
+            for bits, numbers in tables:
+                inside |= numbers.get(edge >> bits, 0)
+            found.add(inside)
+    return found
 
 
 def place(network: Network) -> Place:

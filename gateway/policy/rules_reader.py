@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import date
 from functools import partial
 from types import MappingProxyType
 
@@ -13,27 +14,30 @@ from gateway.policy.conditions.base import Reader
 from gateway.policy.conditions.words import label
 from gateway.policy.limits import BY_NAME, read_limit
 from gateway.policy.model import Limits, Plan
-from gateway.policy.ruleset import OTHERWISE, Action, Rule, RuleSet
+from gateway.policy.ruleset import ACTIONS, OTHERWISE, Action, Rule, RuleSet
 from gateway.policy.tree_reader import TreeReader, unknown
 
 NAME_MAX = 80
 MESSAGE_MAX = 500
 MISTAKES_MAX = 200
 """With more mistakes than this, further rules are not looked at: more lines would tell nothing new."""
-_TOP = ("version", "plans", "default_plan", "lists", "rules", "otherwise")
-_RULE = ("name", "when", "then", "message", "mode")
+TOP = ("version", "plans", "default_plan", "lists", "rules", "otherwise")
+RULE = ("name", "when", "then", "message", "mode", "since")
 _PLAIN: Mapping[str, Action] = {"allow": "allow", "deny": "deny", "require_account": "require_account"}
 _REFUSED: tuple[Action, Limits] = ("deny", Limits())
+MODES = ("enforce", "observe")
 _LATER = ("deliver", "stamp", "tier")
 
+DAY_PATTERN = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _DIGITS = re.compile(r"[1-9][0-9]{0,17}")
 _PLAN_EXAMPLE = "standard: {valid_for: 30d, downloads: 5}"
+_DAY = "write a day, such as 2026-11-01"
 _THEN = "write allow, deny, require_account or {limit: {rate: 2MB/s}}"
 
 
 def read_ruleset(tree: Node, reader: Reader, version: str) -> RuleSet:
     """The rule set of a whole file. Where the reader has mistakes afterwards, it must not be used."""
-    top = reader.section(tree, "", _TOP, "key of a rules file")
+    top = reader.section(tree, "", TOP, "key of a rules file")
     version_of_grammar = reader.required(top, "version", "write version: 1")
     reader.choice(version_of_grammar, "version", ("1",))
     given = reader.required(top, OTHERWISE, "write otherwise: allow, or otherwise: deny")
@@ -141,12 +145,12 @@ def _rule(node: Node, key: str, reader: Reader) -> Rule | None:
     if not isinstance(node.value, dict):
         reader.mistakes.add(node, key, "is no rule; write {name: …, when: {…}, then: …}")
         return None
-    rule = reader.section(node, key, _RULE, "key of a rule")
+    rule = reader.section(node, key, RULE, "key of a rule")
     name = reader.required(rule, "name", "give the rule a name, which events will show")
     when = reader.required(rule, "when", "say whom it means, such as when: {country: PL}")
     then = reader.required(rule, "then", _THEN)
     action, limits = _REFUSED if then is None else _then(then, join(key, "then"), reader)
-    message, mode = rule.members.get("message"), rule.members.get("mode")
+    message, mode, since = (rule.members.get(name) for name in ("message", "mode", "since"))
     if message is not None and then is not None and action != "deny":
         reader.mistakes.add(message, join(key, "message"), "is for deny only; remove it")
     return Rule(
@@ -155,10 +159,20 @@ def _rule(node: Node, key: str, reader: Reader) -> Rule | None:
         action,
         None if message is None else _text_of(message, join(key, "message"), MESSAGE_MAX, reader),
         limits,
-        mode is not None and reader.choice(mode, join(key, "mode"), ("enforce", "observe")) == "observe",
+        mode is not None and reader.choice(mode, join(key, "mode"), MODES) == "observe",
+        None if since is None else reader.parsed(since, join(key, "since"), _DAY, _day),
         node.source,
         tuple(shown(each) for each in members.values()) if when and isinstance(members := when.value, dict) else (),
     )
+
+
+def _day(text: str) -> date:
+    try:
+        if re.fullmatch(DAY_PATTERN, text, re.ASCII):
+            return date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"is no day that exists; {_DAY}") from None
+    raise ValueError(f"is no day; {_DAY}")
 
 
 def _then(node: Node, key: str, reader: Reader) -> tuple[Action, Limits]:
@@ -172,6 +186,10 @@ def _then(node: Node, key: str, reader: Reader) -> tuple[Action, Limits]:
         return "limit", read_limits(
             reader.members(value["limit"], place, "limit", "rate: 2MB/s"), place, BY_NAME, reader
         )
+    elif isinstance(value, dict) and len(value) == 1 and not {*_PLAIN, *_LATER} & value.keys():
+        ((name, child),) = value.items()
+        reader.mistakes.add(child.named, join(key, name), unknown("action", name, ACTIONS, _THEN))
+        return _REFUSED
     elif isinstance(value, dict) and not value.keys().isdisjoint(_LATER):
         text = f"{next(name for name in _LATER if name in value)} is no action of this release; {_THEN}"
     else:

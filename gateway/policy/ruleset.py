@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from types import MappingProxyType
 from typing import Literal, get_args
 
@@ -21,6 +22,7 @@ ACTIONS: tuple[Action, ...] = get_args(Action)
 @dataclass(frozen=True, slots=True)
 class Rule:
     """Whom it means and what then. `message` is a deny's, `limits` a limit's; `observe`: it is only recorded.
+    `since` is the day from which it stands in the file, where that is written; it changes nothing.
 
     `source` is where it stands (`file:line`), `written` each of its conditions as it was written (see document.shown).
     """
@@ -31,6 +33,7 @@ class Rule:
     message: str | None = None
     limits: Limits = field(default_factory=Limits)
     observe: bool = False
+    since: date | None = None
     source: str = field(default="", compare=False)
     written: tuple[str, ...] = field(default=(), compare=False)
 

@@ -23,6 +23,10 @@ _SIZES = {
 }
 _NUMBER_AND_UNIT = re.compile(r"([0-9]{1,15})([A-Za-z]*)")
 
+DURATION_PATTERN = f"[0-9]{{1,15}}({'|'.join(_DURATIONS)})"
+RATE_PATTERN = f"[0-9]{{1,15}}({'|'.join(_SIZES)})/s"
+"""How durations and rates are written, for readers that have regular expressions alone."""
+
 
 def parse_duration(text: str) -> int:
     """Seconds of `90s`, `15m`, `12h`, `30d` or `1y` (365 days). Raises ValueError for anything else."""

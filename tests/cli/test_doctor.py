@@ -263,6 +263,11 @@ def test_rules_with_all_their_mistakes(run: Run, well: Path, tmp_path: Path) -> 
     rules.write_text("version: 1\notherwise: allow\n")
     well.write_text(f"{well.read_text()}\nrules: {rules}\n")
     assert states(run("doctor", "--config", well))["rules"] == "ok"
+    alike = ", ".join(f"{{name: r{at}, when: {{tier: x}}, then: deny}}" for at in range(3))
+    rules.write_text(f"version: 1\notherwise: allow\nrules: [{alike}]\n")
+    shown = run("doctor", "--config", well)
+    assert states(shown)["rules"] == "warn"
+    assert "rules that are never reached: 2, see `gateway rules check`" in shown.stdout
     rules.write_text("version: 7\notherwise: perhaps\n")
     shown = run("doctor", "--config", well)
     assert states(shown)["rules"] == "FAIL"

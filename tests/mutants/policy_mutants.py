@@ -254,6 +254,24 @@ POLICY = (
         test="policy/test_globs.py::test_paths",
     ),
     mutant(
+        "every value of a fact is named by some rule",
+        "policy/conditions/base.py",
+        ("return {0, *found.values()}", "return {*found.values()}"),
+        test="policy/test_reach.py::test_what_is_called_unreachable_decides_nothing",
+    ),
+    mutant(
+        "an observing rule takes requests from later ones",
+        "policy/reach.py",
+        ("elif not rule.observe and rule.then in", "elif rule.then in"),
+        test="policy/test_reach.py::test_what_is_never_reached_and_what_takes_it",
+    ),
+    mutant(
+        "a text matches the patterns of one set alone",
+        "policy/glob_ways.py",
+        ("            way |= lanes[number].owners if", "            way = lanes[number].owners if"),
+        test="policy/test_reach.py::test_no_way_that_a_text_matches_patterns_is_missing",
+    ),
+    mutant(
         "NO is false",
         "yaml_file.py",
         (
@@ -345,13 +363,13 @@ POLICY = (
     mutant(
         "rules come into force although a test of them fails",
         "backends/rules_file.py",
-        ("if tested and not self.mistakes.keys:", "if tested and self.mistakes.keys:"),
+        ("if tested and rules is not None and not self.mistakes.count:", "if tested and self.mistakes.keys:"),
         test="services/test_reloading.py::test_a_failing_test_blocks_a_reload_until_it_passes",
     ),
     mutant(
         "the live rules are read without their tests",
         "bootstrap/files.py",
-        ("_databases(settings), tested=True), str(settings.rules)", "_databases(settings)), str(settings.rules)"),
+        ("databases_of(settings), tested=True), str(settings.rules)", "databases_of(settings)), str(settings.rules)"),
         test="test_bootstrap.py::test_the_live_rules_have_to_pass_their_tests",
         shows="DID NOT RAISE",
     ),

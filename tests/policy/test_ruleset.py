@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from ipaddress import ip_address, ip_network
 from zoneinfo import ZoneInfo
 
@@ -155,6 +155,11 @@ def test_a_network_inside_another_is_asked_for_by_both() -> None:
     assert found.judge(facts()).would_deny == networks[:3]
 
 
+def test_the_day_from_which_a_rule_stands_there() -> None:
+    (rule,) = rules(f"{HEAD}rules: [{{{GOOD}, then: deny, since: 2026-11-01}}]").rules
+    assert rule.since == date(2026, 11, 1)
+
+
 def test_plans_and_what_is_asked_of_geo_data() -> None:
     found = rules("""
         version: 1
@@ -244,6 +249,18 @@ GOOD = "name: a, when: {tier: x}"
         (
             f"{HEAD}rules: [{{{GOOD}, then: deny, mode: on}}]",
             ["3: rules[0].mode: 'on' is not what can stand here; write enforce or observe"],
+        ),
+        (
+            f"{HEAD}rules: [{{{GOOD}, then: deny, since: 1.11.2026}}]",
+            ["3: rules[0].since: '1.11.2026' is no day; write a day, such as 2026-11-01"],
+        ),
+        (
+            f"{HEAD}rules: [{{{GOOD}, then: deny, since: 2026-11-31}}]",
+            ["3: rules[0].since: '2026-11-31' is no day that exists; write a day, such as 2026-11-01"],
+        ),
+        (
+            f"{HEAD}rules: [{{{GOOD}, then: {{limt: {{rate: 2MB/s}}}}}}]",
+            ["3: rules[0].then.limt: limt is no action; did you mean limit?"],
         ),
         (f"{HEAD}rules: [{{{GOOD}, then: allow, message: hi}}]", ["3: rules[0].message: is for deny only; remove it"]),
         (

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from typing import ClassVar, Generic, Protocol, Self, TypeVar, cast
 
 from gateway.document import Mistakes, Node, join, shown
+from gateway.policy.conditions.schemas import TEXT, Schema, values_of
 from gateway.policy.model import Facts
 from gateway.policy.tree_reader import TreeReader, unknown
 
@@ -38,6 +39,10 @@ class Condition(Protocol):
     def matches(self, facts: Facts) -> bool:
         """Whether the request is meant."""
 
+    @classmethod
+    def schema(cls) -> Schema:
+        """JSON Schema of its written form."""
+
 
 class Asks(ABC, Generic[F]):
     """A condition on one fact of the request, so that it can be said what it saw, and asked what it would say of
@@ -63,6 +68,18 @@ class Asks(ABC, Generic[F]):
             return "unknown" if self.needs is not None else "none"
         return shown(Node("", str(fact))) or "none"
 
+    @classmethod
+    def ways(cls, conditions: Sequence[Self]) -> Iterable[int] | None:
+        """Each combination of these conditions that one fact can meet, as a number with a bit for each condition, the
+        first one lowest. More than there are is no harm, a missing one is (policy.reach). None: that cannot be said.
+        """
+        return None
+
+    @classmethod
+    def schema(cls) -> Schema:
+        """JSON Schema of all that `read` accepts; more is no harm."""
+        return values_of(TEXT)
+
     def matches(self, facts: Facts) -> bool:
         """Whether the request is meant."""
         return self.meets(self.fact(facts))
@@ -85,6 +102,14 @@ class OneOf(Asks[Hashable]):
     def meets(self, fact: Hashable) -> bool:
         return fact in self.values
 
+    @classmethod
+    def ways(cls, conditions: Sequence[Self]) -> Iterable[int] | None:
+        found: dict[Hashable, int] = {}
+        for number, condition in enumerate(conditions):
+            for value in condition.values:
+                found[value] = found.get(value, 0) | 1 << number
+        return {0, *found.values()}
+
 
 When = tuple[Condition, ...]
 """One `when:`, all of which must hold."""
@@ -101,7 +126,8 @@ def holds(when: When, facts: Facts) -> bool:
 @dataclass(slots=True)
 class Reader(TreeReader):
     """What a condition may ask while it is read. `zone` gives an IANA time zone or raises ValueError; `databases` are
-    the geo databases there are, None where that is not known; `plans` the names of the file's plans.
+    the geo databases there are, None where that is not known; `plans` the names of the file's plans. `needs` becomes
+    the databases that conditions ask, each with the first that does and its key; `used` the names of lists in use.
     """
 
     conditions: Mapping[str, type[Condition]]
@@ -110,7 +136,8 @@ class Reader(TreeReader):
     plans: Iterable[str]
     zone: Callable[[str], tzinfo]
     databases: Iterable[str] | None = None
-    needs: set[str] = field(default_factory=set)
+    needs: dict[str, tuple[Node, str]] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
     _built: dict[tuple[Hashable, ...], object] = field(default_factory=dict)
 
     def when(self, node: Node, key: str) -> When:
@@ -175,6 +202,7 @@ class Reader(TreeReader):
         elif self.text(node, key, "write one value, or a list of them: [a, b]") is None:
             return
         elif isinstance(node.value, str) and node.value.startswith("$"):
+            self.used.add(node.value[1:])
             entries = self.lists.get(node.value[1:])
             if entries is None:
                 names = [f"${name}" for name in self.lists]
@@ -187,7 +215,7 @@ class Reader(TreeReader):
     def _need(self, condition: type[Condition], node: Node, key: str) -> None:
         if condition.needs is None:
             return
-        self.needs.add(condition.needs)
+        self.needs.setdefault(condition.needs, (node.named, key))
         if self.databases is not None and condition.needs not in self.databases:
             name = f"geo.{condition.needs}"
-            self.mistakes.add(node, key, f"needs {name} in the settings; name the database there")
+            self.mistakes.add(node.named, key, f"needs {name} in the settings; name the database there")

@@ -7,7 +7,10 @@ from typing import ClassVar, Self
 
 from gateway.document import Node, join
 from gateway.policy.conditions.base import Reader, When, holds
+from gateway.policy.conditions.schemas import WHEN, Schema
 from gateway.policy.model import Facts
+
+_WHENS: Schema = {"type": "array", "minItems": 1, "items": WHEN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,10 @@ class Any:
     def matches(self, facts: Facts) -> bool:
         return any(holds(when, facts) for when in self.of)
 
+    @classmethod
+    def schema(cls) -> Schema:
+        return _WHENS
+
 
 @dataclass(frozen=True, slots=True)
 class All:
@@ -41,6 +48,10 @@ class All:
     def matches(self, facts: Facts) -> bool:
         return all(holds(when, facts) for when in self.of)
 
+    @classmethod
+    def schema(cls) -> Schema:
+        return _WHENS
+
 
 @dataclass(frozen=True, slots=True)
 class Not:
@@ -56,6 +67,10 @@ class Not:
 
     def matches(self, facts: Facts) -> bool:
         return not holds(self.when, facts)
+
+    @classmethod
+    def schema(cls) -> Schema:
+        return WHEN
 
 
 def _whens(node: Node, key: str, reader: Reader) -> tuple[When, ...]:

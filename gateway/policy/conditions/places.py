@@ -5,15 +5,26 @@ What they do not know is None, which `unknown` means and nothing else does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import ClassVar, Self
 
 from gateway.document import Node
 from gateway.policy.conditions.base import Asks, OneOf, Reader
-from gateway.policy.conditions.words import as_number, continent_code, country_code, network_type, region_code
-from gateway.policy.model import Address, Facts
-from gateway.policy.networks import NetworkSet, network_set, read_network, unmapped
+from gateway.policy.conditions.schemas import Schema, values_of
+from gateway.policy.conditions.words import (
+    ASN_MAX,
+    UNKNOWN,
+    as_number,
+    continent_code,
+    country_code,
+    network_type,
+    region_code,
+)
+from gateway.policy.countries import CONTINENTS, COUNTRIES
+from gateway.policy.model import NETWORK_TYPES, Address, Facts
+from gateway.policy.networks import NetworkSet, network_set, read_network, unmapped, ways
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +48,14 @@ class Ip(Asks[Address]):
     def meets(self, fact: Address) -> bool:
         return fact in self.networks
 
+    @classmethod
+    def ways(cls, conditions: Sequence[Self]) -> Iterable[int] | None:
+        return ways((condition.networks, 1 << number) for number, condition in enumerate(conditions))
+
+    @classmethod
+    def schema(cls) -> Schema:
+        return values_of({"type": "string", "pattern": "^[0-9a-fA-F:.]{2,45}(/[0-9]{1,3})?$"})
+
 
 @dataclass(frozen=True, slots=True)
 class Country(OneOf):
@@ -49,6 +68,10 @@ class Country(OneOf):
     @staticmethod
     def fact(facts: Facts) -> str | None:
         return facts.place.country
+
+    @classmethod
+    def schema(cls) -> Schema:
+        return values_of({"enum": [*sorted(COUNTRIES), UNKNOWN]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +86,10 @@ class Continent(OneOf):
     def fact(facts: Facts) -> str | None:
         return facts.place.continent
 
+    @classmethod
+    def schema(cls) -> Schema:
+        return values_of({"enum": [*CONTINENTS, UNKNOWN]})
+
 
 @dataclass(frozen=True, slots=True)
 class Region(OneOf):
@@ -76,6 +103,10 @@ class Region(OneOf):
     def fact(facts: Facts) -> str | None:
         return facts.place.region
 
+    @classmethod
+    def schema(cls) -> Schema:
+        return values_of({"type": "string", "pattern": f"^([A-Z]{{2}}-[A-Z0-9]{{1,3}}|{UNKNOWN})$"})
+
 
 @dataclass(frozen=True, slots=True)
 class Asn(OneOf):
@@ -88,6 +119,11 @@ class Asn(OneOf):
     @staticmethod
     def fact(facts: Facts) -> int | None:
         return facts.place.asn
+
+    @classmethod
+    def schema(cls) -> Schema:
+        number = {"type": "integer", "minimum": 1, "maximum": ASN_MAX}
+        return values_of({"anyOf": [number, {"type": "string", "pattern": f"^([1-9][0-9]{{0,9}}|{UNKNOWN})$"}]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +147,14 @@ class NetworkType(Asks[frozenset[str] | None]):
 
     def meets(self, fact: frozenset[str] | None) -> bool:
         return None in self.types if fact is None else not self.types.isdisjoint(fact)
+
+    @classmethod
+    def ways(cls, conditions: Sequence[Self]) -> Iterable[int] | None:
+        facts: list[frozenset[str] | None] = [None]
+        for count in range(len(NETWORK_TYPES) + 1):
+            facts += map(frozenset, combinations(NETWORK_TYPES, count))
+        return {sum(each.meets(fact) << number for number, each in enumerate(conditions)) for fact in facts}
+
+    @classmethod
+    def schema(cls) -> Schema:
+        return values_of({"enum": [*NETWORK_TYPES, UNKNOWN]})

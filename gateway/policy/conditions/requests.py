@@ -5,13 +5,15 @@ A claim that the token has not is None, which matches nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from gateway.document import Node
 from gateway.policy.conditions.base import Asks, OneOf, Reader, unknown
-from gateway.policy.conditions.words import agent_pattern, exact_text, method_name, path_pattern
+from gateway.policy.conditions.schemas import ANY_TEXT, Schema, values_of
+from gateway.policy.conditions.words import METHODS, agent_pattern, exact_text, method_name, path_pattern
+from gateway.policy.glob_ways import ways
 from gateway.policy.globs import Glob, path_glob, word_glob
 from gateway.policy.model import Facts
 
@@ -33,11 +35,24 @@ class Patterns:
 
 
 @dataclass(frozen=True, slots=True)
-class File(Asks[str]):
+class _Matches(Asks[str]):
+    """One text of the request is meant by one of these."""
+
+    patterns: Patterns
+
+    def meets(self, fact: str) -> bool:
+        return fact in self.patterns
+
+    @classmethod
+    def ways(cls, conditions: Sequence[Self]) -> Iterable[int] | None:
+        return ways([(each.patterns.exact, each.patterns.globs) for each in conditions])
+
+
+@dataclass(frozen=True, slots=True)
+class File(_Matches):
     """The file's key, or an external file's address, is meant by one of these globs."""
 
     key: ClassVar[str] = "file"
-    patterns: Patterns
 
     @classmethod
     def read(cls, node: Node, key: str, reader: Reader) -> Self:
@@ -59,9 +74,6 @@ class File(Asks[str]):
     @staticmethod
     def fact(facts: Facts) -> str:
         return facts.file.key or facts.file.url or ""
-
-    def meets(self, fact: str) -> bool:
-        return fact in self.patterns
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +143,21 @@ class Method(OneOf):
     def fact(facts: Facts) -> str | None:
         return facts.method
 
+    @classmethod
+    def ways(cls, conditions: Sequence[Self]) -> Iterable[int] | None:
+        # Any other method is answered with 405 and never gets as far as the rules.
+        return {sum(each.meets(name) << number for number, each in enumerate(conditions)) for name in METHODS}
+
+    @classmethod
+    def schema(cls) -> Schema:
+        return values_of({"enum": [*METHODS]})
+
 
 @dataclass(frozen=True, slots=True)
-class UserAgent(Asks[str]):
+class UserAgent(_Matches):
     """The whole User-Agent, in any case, is meant by one of these globs."""
 
     key: ClassVar[str] = "user_agent"
-    patterns: Patterns
 
     @classmethod
     def read(cls, node: Node, key: str, reader: Reader) -> Self:
@@ -147,8 +167,9 @@ class UserAgent(Asks[str]):
     def fact(facts: Facts) -> str:
         return facts.user_agent.lower()
 
-    def meets(self, fact: str) -> bool:
-        return fact in self.patterns
+    @classmethod
+    def schema(cls) -> Schema:
+        return values_of(ANY_TEXT)
 
 
 def _paths(patterns: Iterable[str]) -> Patterns:

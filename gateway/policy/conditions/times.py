@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import ClassVar, Self
 
 from gateway.document import Node, join
 from gateway.policy.conditions.base import Asks, Reader, unknown
+from gateway.policy.conditions.schemas import Schema, values_of
 from gateway.policy.events import rfc3339
 from gateway.policy.model import Facts
 
@@ -26,10 +28,11 @@ Span = tuple[int, int]
 """From this minute of the day until before that one; until the next day's where the second is not larger."""
 
 
-class _Moment(Asks[float]):
-    """Asks when a request comes, in Unix seconds."""
+class _Edge(Asks[float]):
+    """Asks on which side of a moment (Unix s) a request comes."""
 
     __slots__ = ()
+    moment: float
 
     @staticmethod
     def fact(facts: Facts) -> float:
@@ -38,13 +41,23 @@ class _Moment(Asks[float]):
     def in_words(self, fact: float) -> str:
         return second(fact)
 
+    @classmethod
+    def ways(cls, conditions: Sequence[Self]) -> Iterable[int] | None:
+        moments = {float("-inf"), *(each.moment for each in conditions)}
+        return {sum(each.meets(moment) << number for number, each in enumerate(conditions)) for moment in moments}
+
+    @classmethod
+    def schema(cls) -> Schema:
+        return {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:.]{8,18}([Zz]|[+-][0-9:]{5})$"}
+
 
 @dataclass(frozen=True, slots=True)
-class Time(_Moment):
-    """It is one of these days (0 is Monday) and hours. Hours over midnight belong to the day they begin."""
+class Time(Asks[float]):
+    """It is one of these days and hours. Hours over midnight belong to the day they begin."""
 
     key: ClassVar[str] = "time"
     days: frozenset[int]
+    """0 is Monday."""
     hours: tuple[Span, ...]
     zone: tzinfo
 
@@ -70,9 +83,40 @@ class Time(_Moment):
         now = datetime.fromtimestamp(fact, self.zone)
         return f"{DAYS[now.weekday()]} {now:%H:%M} in {self.zone}"
 
+    @staticmethod
+    def fact(facts: Facts) -> float:
+        return facts.now
+
     def meets(self, fact: float) -> bool:
         now = datetime.fromtimestamp(fact, self.zone)
-        minute, day = now.hour * 60 + now.minute, now.weekday()
+        return self._is_meant(now.weekday(), now.hour * 60 + now.minute)
+
+    @classmethod
+    def ways(cls, conditions: Sequence[Self]) -> Iterable[int] | None:
+        if len({each.zone for each in conditions}) > 1:
+            return None
+        minutes = {0, *(edge % (24 * 60) for each in conditions for span in each.hours for edge in span)}
+        return {
+            sum(each._is_meant(day, minute) << number for number, each in enumerate(conditions))
+            for day in range(7)
+            for minute in minutes
+        }
+
+    @classmethod
+    def schema(cls) -> Schema:
+        day, hour = f"({'|'.join(DAYS)})", "[0-2][0-9]:[0-5][0-9]"
+        return {
+            "type": "object",
+            "properties": {
+                "days": values_of({"type": "string", "pattern": f"^{day}(-{day})?$"}),
+                "hours": values_of({"type": "string", "pattern": f"^{hour}-{hour}$"}),
+                "zone": {"type": "string", "minLength": 1, "examples": ["Europe/Warsaw", "UTC"]},
+            },
+            "anyOf": [{"required": ["days"]}, {"required": ["hours"]}],
+            "additionalProperties": False,
+        }
+
+    def _is_meant(self, day: int, minute: int) -> bool:
         for start, stop in self.hours:
             if start < stop:
                 if start <= minute < stop and day in self.days:
@@ -83,8 +127,8 @@ class Time(_Moment):
 
 
 @dataclass(frozen=True, slots=True)
-class Before(_Moment):
-    """It is earlier than this moment (Unix s)."""
+class Before(_Edge):
+    """It is earlier than this moment."""
 
     key: ClassVar[str] = "before"
     moment: float
@@ -98,8 +142,8 @@ class Before(_Moment):
 
 
 @dataclass(frozen=True, slots=True)
-class After(_Moment):
-    """It is this moment (Unix s) or later."""
+class After(_Edge):
+    """It is this moment or later."""
 
     key: ClassVar[str] = "after"
     moment: float

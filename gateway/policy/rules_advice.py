@@ -1,0 +1,84 @@
+"""What is no mistake in a rules file and yet hardly meant: rules that decide nothing, unused lists, forgotten trials.
+
+Each is told like a mistake, at its place and with what would be right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+from gateway.document import Mistake, Mistakes, Node, find, join, short
+from gateway.policy.reach import unreached
+from gateway.policy.ruleset import Rule, RuleSet
+
+DAY = 86_400
+_NAMED_MAX = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the advice rests on besides the rules: their tree, the names of lists and of those in use, and the time.
+
+    `missing`: the databases that conditions ask and of which nobody could say whether the settings name them, each with
+    the first such condition and its key. `now` and `modified` (the file's last change) in Unix seconds, `longest` in s.
+    """
+
+    tree: Node
+    lists: Iterable[str]
+    used: Iterable[str]
+    missing: Mapping[str, tuple[Node, str]]
+    now: float
+    modified: float | None
+    longest: int
+
+
+def advice(rules: RuleSet, seen: Seen) -> Sequence[Mistake]:
+    """What is to be thought over, in the order of the file."""
+    told = Mistakes()
+    places = {id(rule): index for index, rule in enumerate(rules.rules)}
+    for each in unreached(rules.rules):
+        key = join("rules", places[id(each.rule)])
+        at = find(seen.tree, ("rules", places[id(each.rule)], "name"))
+        told.add(at, key, _unreached(each.rule, each.by))
+    for index, rule in enumerate(rules.rules):
+        key = join("rules", index)
+        if (text := _age(rule, seen)) is not None:
+            told.add(find(seen.tree, ("rules", index, "since" if rule.since else "mode")), key, text)
+    for name in sorted(set(seen.lists).difference(seen.used)):
+        node = find(seen.tree, ("lists", name)).named
+        told.add(node, join("lists", name), f"is used by no rule; write ${short(name)} in one, or remove it")
+    for database, (node, key) in seen.missing.items():
+        told.add(node, key, f"needs geo.{database} in the settings, and no settings were found; see that they name it")
+    return told.found
+
+
+def _unreached(rule: Rule, by: Sequence[Rule]) -> str:
+    name = short(rule.name)
+    if not by:
+        return f"{name} means no request at all: its conditions exclude each other; correct them, or remove it"
+    named = [f"{short(each.name)} ({each.source})" for each in by[:_NAMED_MAX]]
+    if len(by) == 1:
+        return f"{name} is never reached, {named[0]} decides all that it means; put it before that, or remove it"
+    listed = ", ".join(named) + (f" and {len(by) - _NAMED_MAX} more" if len(by) > _NAMED_MAX else "")
+    return f"{name} is never reached, together these decide all that it means: {listed}; put it before, or remove it"
+
+
+def _age(rule: Rule, seen: Seen) -> str | None:
+    today = datetime.fromtimestamp(seen.now, UTC).date()
+    if rule.since is not None and (rule.since - today).days > 1:
+        return f"{short(rule.name)} is since {rule.since}, which lies ahead; write the day on which it came in"
+    if not rule.observe:
+        return None
+    began = _midnight(rule.since) if rule.since is not None else seen.modified
+    if began is None or seen.now - began <= seen.longest:
+        return None
+    days = f"{int(seen.now - began) // DAY} days"
+    if rule.since is not None:
+        return f"{short(rule.name)} has been observing since {rule.since}, {days}; enforce it, or remove it"
+    return f"{short(rule.name)} has been observing for {days} or longer, as long as the file; enforce it, or remove it"
+
+
+def _midnight(day: date) -> float:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
