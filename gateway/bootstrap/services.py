@@ -97,7 +97,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
         commands = RedisControl(wire)
         control = Control(
             commands,
-            on_revoked=lambda: settlement.stop_revoked(control.standing.is_revoked),
+            on_refused=lambda: settlement.stop_refused(control.standing.refused),
             on_command=journal.keep_command if journal else lambda command: None,
         )
         recovery = Recovery(shards, journal, commands, complete_at=lambda: control.complete_at) if journal else None
@@ -168,7 +168,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             settlement,
             await closing.enter_async_context(open_sums(settings, wire)),
             orders,
-            lambda: Upkeep.of(journal, shards),
+            lambda: Upkeep.of(journal, shards, control.standing),
         )
 
 

@@ -17,12 +17,14 @@ from gateway.backends import journal_facts
 from gateway.backends.embedded_redis import find_server
 from gateway.backends.maxmind import Databases
 from gateway.backends.redis_client import Wire, connect
+from gateway.backends.redis_control import RedisControl
 from gateway.backends.redis_facts import look
 from gateway.backends.redis_links import RedisLinks
 from gateway.backends.s3_exposure import ListRefused, probe, sample
 from gateway.bootstrap.files import read_rules
 from gateway.bootstrap.origin import open_store, stored
 from gateway.cli.doctor_orders import order_checks
+from gateway.cli.output import utc
 from gateway.errors import FileMissing, GatewayError, LedgerDown, OriginError
 from gateway.policy.checkup import (
     Check,
@@ -111,7 +113,11 @@ class Checks:
         self._sampled: asyncio.Task[list[str]] | None = None
 
     def all(self) -> dict[Check, Callable[[Report], Awaitable[None]]]:
-        found: dict[Check, Callable[[Report], Awaitable[None]]] = {"redis": self._redis, "files": self._files}
+        found: dict[Check, Callable[[Report], Awaitable[None]]] = {
+            "redis": self._redis,
+            "freeze": self._freeze,
+            "files": self._files,
+        }
         if self._settings.origin.kind == "s3":
             found |= {"origin": self._origin, "private": self._private}
         else:
@@ -141,6 +147,19 @@ class Checks:
                 report(Line(line.state, line.check, f"{name}: {line.text}") if name else line)
         report(of_shards(facts.first_used_with, self._settings.shards))
         report(of_clock("Redis", facts.ahead, facts.uncertain))
+
+    async def _freeze(self, report: Report) -> None:
+        if self._wire is None:
+            return
+        try:
+            frozen = (await RedisControl(self._wire).read_all()).frozen
+        except LedgerDown:
+            return  # that is said of Redis itself
+        if frozen is None:
+            report(Line("ok", "freeze", "downloads are allowed"))
+        else:
+            said = f"every download is refused since {utc(frozen.since)}"
+            report(Line("warn", "freeze", f"{said}; `gateway thaw` allows them again"))
 
     async def _journal(self, report: Report) -> None:
         journal = self._settings.journal

@@ -57,6 +57,8 @@ def decide(
     now: float,
 ) -> Decision:
     """Allow with its charges, or the first reason to deny. `now` in Unix seconds; expiry is the ledger's to refuse."""
+    if (frozen := policy.standing.frozen) is not None:
+        return Deny(Reason.FROZEN, message=frozen.message)
     plan = plan_of(claims, policy.rules)
     if isinstance(plan, Deny):
         return plan

@@ -25,19 +25,19 @@ REMIND_EVERY = 60.0
 
 
 class Control:
-    """One tail per worker. `on_revoked` is called after each page with a revocation; it cuts what runs. `on_command` is
-    told of each command that is read.
+    """One tail per worker. `on_refused` is called after each page that ends links or freezes all; it cuts what runs.
+    `on_command` is told of each command that is read.
     """
 
     def __init__(
         self,
         commands: ControlLog,
         *,
-        on_revoked: Callable[[], None] = lambda: None,
+        on_refused: Callable[[], None] = lambda: None,
         on_command: Callable[[Command], None] = lambda command: None,
     ) -> None:
         self._commands = commands
-        self._on_revoked = on_revoked
+        self._on_refused = on_refused
         self._on_command = on_command
         self.complete_at = -math.inf
         """When everything there was had been read last (monotonic s)."""
@@ -94,8 +94,8 @@ class Control:
         for command in commands:
             self.standing.apply(command)
             self._on_command(command)
-        if any(command.verb == "revoke" for command in commands):
-            self._on_revoked()
+        if any(command.verb in ("revoke", "freeze") for command in commands):
+            self._on_refused()
         self._last = last
         if not commands:
             self._is_well()

@@ -54,6 +54,7 @@ RETRY_AFTER = {
     Reason.REDIS_DOWN: 2,
     Reason.GEO_DOWN: 30,
     Reason.ORDERS_DOWN: 5,
+    Reason.FROZEN: 60,
     Reason.OVERLOAD: 5,
     Reason.DRAINING: 2,
     Reason.LIMIT_CONCURRENT: 10,
@@ -295,8 +296,8 @@ class Gatekeeper:
 
     async def _void_meanwhile(self, claims: Claims, file: FileEntry) -> Reason | None:
         """What was said while the ledger was asked: those who cut what runs did not see this reservation yet."""
-        if self._control.standing.is_revoked(claims):
-            return Reason.TOKEN_REVOKED
+        if (refused := self._control.standing.refused(claims)) is not None:
+            return refused
         try:
             holding = await self._grounds.holding(claims.order_id)
         except OrdersDown:

@@ -15,6 +15,7 @@ from gateway.bootstrap.mail import read_brand
 from gateway.bootstrap.services import Told, open_services
 from gateway.bootstrap.work import open_background
 from gateway.errors import FileMissing, OriginError
+from gateway.policy.events import rfc3339
 from gateway.ports import ObjectStore
 from gateway.services.settlement import Running
 from gateway.services.upkeep import Upkeep
@@ -25,6 +26,7 @@ from gateway.web.metrics import (
     BYTES_DELIVERED,
     DOWNLOADS,
     FILES_WRONG,
+    FROZEN,
     JOURNAL_TORN,
     JOURNAL_UP,
     MEMORY_CAP,
@@ -70,7 +72,7 @@ async def build_app(settings: Settings, status: WorkerStatus) -> web.Application
                 memory=app[MEMORY],
             )
             app[DOOR] = door
-            watch = asyncio.create_task(_watch(opened.upkeep))
+            watch = asyncio.create_task(_watch(opened.upkeep, status))
             probe = asyncio.create_task(_probe(opened.store, status))
             yield
             probe.cancel()
@@ -167,9 +169,11 @@ async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "download-gateway"
 
 
-async def _watch(look: Callable[[], Upkeep]) -> None:
+async def _watch(look: Callable[[], Upkeep], status: WorkerStatus) -> None:
     while True:
         upkeep = look()
+        status.frozen = rfc3339(upkeep.frozen.since * 1000) if upkeep.frozen else ""
+        FROZEN.set(upkeep.frozen is not None)
         JOURNAL_UP.set(upkeep.journal_up)
         JOURNAL_TORN.set(upkeep.journal_torn)
         SHARDS_CLOSED.set(upkeep.shards_closed)

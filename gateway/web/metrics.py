@@ -72,6 +72,7 @@ SHARDS_CLOSED = Gauge(
     multiprocess_mode="livemax",
     registry=REGISTRY,
 )
+FROZEN = Gauge("gateway_frozen", "1 while all downloads are stopped.", multiprocess_mode="livemax", registry=REGISTRY)
 LOOP_LAG = Gauge(
     "gateway_loop_lag_seconds", "Lateness of the slowest event loop.", multiprocess_mode="livemax", registry=REGISTRY
 )

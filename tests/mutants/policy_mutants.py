@@ -140,6 +140,21 @@ POLICY = (
         test="policy/test_tokens_keys.py::test_no_material_in_reprs",
     ),
     mutant(
+        "a freeze is for show",
+        "policy/decide.py",
+        (
+            "    if (frozen := policy.standing.frozen) is not None:",
+            "    if (frozen := policy.standing.frozen) is claims:",
+        ),
+        test="policy/test_decide.py::test_frozen_comes_before_everything_and_ends_with_the_thaw",
+    ),
+    mutant(
+        "a freeze does not cut what runs",
+        "services/control.py",
+        ('in ("revoke", "freeze") for', 'in ("revoke",) for'),
+        test="door/test_freeze.py::test_all_is_stopped_at_once_and_stays_so",
+    ),
+    mutant(
         "a revoked link is served",
         "policy/decide.py",
         ("    if policy.standing.is_revoked(claims):", "    if claims is None:"),

@@ -35,8 +35,8 @@ async def soon(holds: Callable[[], bool], within: float = 5.0) -> float:
 
 
 @asynccontextmanager
-async def following(wire: Wire, on_revoked: Callable[[], None] = lambda: None) -> AsyncIterator[Control]:
-    control = Control(RedisControl(wire), on_revoked=on_revoked)
+async def following(wire: Wire, on_refused: Callable[[], None] = lambda: None) -> AsyncIterator[Control]:
+    control = Control(RedisControl(wire), on_refused=on_refused)
     await control.start()
     try:
         yield control
