@@ -1,4 +1,4 @@
-"""What is read from files and watched: rules and geo databases, each with its last good copy."""
+"""What is read from files: rules, products and geo databases; the latter two watched, each with its last good copy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from gateway.backends import maxmind, rules_file
 from gateway.backends.maxmind import Databases
 from gateway.backends.memory_file import MemoryFile
 from gateway.backends.products_file import ProductsFile
-from gateway.backends.rules_file import RulesFile
 from gateway.errors import SettingsError
 from gateway.policy.products import NO_PRODUCTS, Catalogue
 from gateway.policy.ruleset import NO_RULES, RuleSet
@@ -21,7 +20,7 @@ def read_rules(settings: Settings) -> RuleSet:
     """The settings' rules as they are now, or NO_RULES. Raises SettingsError with a line per mistake."""
     if settings.rules is None:
         return NO_RULES
-    return rules_file.read_rules(settings.rules, _databases(settings))
+    return rules_file.read_rules(settings.rules, databases_of(settings))
 
 
 def read_products(settings: Settings, rules: RuleSet) -> Catalogue:
@@ -43,7 +42,8 @@ def check_policy(settings: Settings) -> None:
         raise SettingsError("\n".join(mistakes))
 
 
-def _databases(settings: Settings) -> frozenset[str]:
+def databases_of(settings: Settings) -> frozenset[str]:
+    """The geo databases that these settings name."""
     geo = settings.geo
     named = {"city": geo and geo.city, "asn": geo and geo.asn, "anonymous": geo and geo.anonymous}
     return frozenset(name for name, path in named.items() if path is not None)
@@ -52,23 +52,6 @@ def _databases(settings: Settings) -> frozenset[str]:
 def _read_geo(settings: Settings) -> Databases:
     geo = settings.geo
     return Databases() if geo is None else Databases.load(geo.city, geo.asn, geo.anonymous)
-
-
-def watched_rules(settings: Settings, keeper: Keeper) -> Watched[RuleSet]:
-    what = "rules"
-    if settings.rules is None:
-        return Watched(what, lambda: NO_RULES, None)
-    file, name = RulesFile(settings.rules, _databases(settings)), str(settings.rules)
-
-    def keep(_: RuleSet) -> None:
-        if copy := file.take_copy():
-            keeper.keep(what, {name: copy.fileno()})
-
-    def last_good() -> RuleSet | None:
-        copy = keeper.kept(what).get(name)
-        return None if copy is None else file.read_copy(MemoryFile.of(copy).read())
-
-    return Watched(what, file.read, file.fingerprint, keep=keep, last_good=last_good)
 
 
 def watched_geo(settings: Settings, keeper: Keeper) -> Watched[Databases]:

@@ -12,7 +12,8 @@ from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.typedefs import Handler
 
 from gateway.bootstrap.mail import read_brand
-from gateway.bootstrap.services import Told, open_services
+from gateway.bootstrap.services import open_services
+from gateway.bootstrap.told import Told
 from gateway.bootstrap.work import open_background
 from gateway.errors import FileMissing, OriginError
 from gateway.policy.events import rfc3339
@@ -32,8 +33,10 @@ from gateway.web.metrics import (
     MEMORY_CAP,
     REDIS_UP,
     RELOADS,
+    RULES_ROLLED_BACK,
     SHARDS_CLOSED,
     WEBHOOKS,
+    count_verdict,
 )
 from gateway.web.overload import MEMORY, memory_of_worker, resident
 from gateway.web.status import InForce, WorkerStatus
@@ -125,7 +128,16 @@ def _told(status: WorkerStatus, keeper: Inherited) -> Told:
         status.files[what] = InForce(version, wrong)
         FILES_WRONG.labels(what).set(bool(wrong))
 
-    return Told(on_ledger, settled=_count, reloaded=_count_reload, files=on_files, reload=status.reload, keeper=keeper)
+    return Told(
+        on_ledger,
+        settled=_count,
+        reloaded=_count_reload,
+        files=on_files,
+        verdict=count_verdict,
+        rolled_back=RULES_ROLLED_BACK.set,
+        reload=status.reload,
+        keeper=keeper,
+    )
 
 
 @web.middleware

@@ -331,13 +331,8 @@ POLICY = (
         "broken rules end those that are in force",
         "services/reloading.py",
         (
-            "        fresh = await asyncio.to_thread(self._read_unchanging)\n        before, ",
-            (
-                "        before, self._current = self.current, None\n"
-                "        fresh = await asyncio.to_thread(self._read_unchanging)\n"
-                "        self._current = before\n"
-                "        before, "
-            ),
+            "            self._current = self._without or self._current\n",
+            "            self._current = self._without\n",
         ),
         test="services/test_reloading.py::test_the_last_good_one_stays_loudly",
         shows="LookupError",
