@@ -9,6 +9,7 @@ from gateway.backends import maxmind, rules_file
 from gateway.backends.maxmind import Databases
 from gateway.backends.memory_file import MemoryFile
 from gateway.backends.products_file import ProductsFile
+from gateway.backends.rules_file import RulesFile
 from gateway.errors import SettingsError
 from gateway.policy.products import NO_PRODUCTS, Catalogue
 from gateway.policy.ruleset import NO_RULES, RuleSet
@@ -21,6 +22,13 @@ def read_rules(settings: Settings) -> RuleSet:
     if settings.rules is None:
         return NO_RULES
     return rules_file.read_rules(settings.rules, databases_of(settings))
+
+
+def read_candidate(settings: Settings) -> RuleSet:
+    """The rules that are judged beside those in force, or NO_RULES. Raises SettingsError with a line per mistake."""
+    if settings.rules_candidate is None:
+        return NO_RULES
+    return RulesFile(settings.rules_candidate, databases_of(settings)).read_if_there()
 
 
 def read_products(settings: Settings, rules: RuleSet) -> Catalogue:

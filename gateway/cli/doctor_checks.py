@@ -21,11 +21,11 @@ from gateway.backends.redis_control import RedisControl
 from gateway.backends.redis_facts import look
 from gateway.backends.redis_links import RedisLinks
 from gateway.backends.s3_exposure import ListRefused, probe, sample
-from gateway.bootstrap.files import read_rules
+from gateway.bootstrap.files import read_candidate, read_rules
 from gateway.bootstrap.origin import open_store, stored
 from gateway.cli.doctor_orders import order_checks
 from gateway.cli.output import utc
-from gateway.errors import FileMissing, GatewayError, LedgerDown, OriginError
+from gateway.errors import FileMissing, GatewayError, LedgerDown, OriginError, SettingsError
 from gateway.policy.checkup import (
     Check,
     Line,
@@ -41,6 +41,7 @@ from gateway.policy.checkup import (
     of_shards,
 )
 from gateway.policy.model import ByteRange
+from gateway.policy.ruleset import NO_RULES
 from gateway.policy.units import human_size
 from gateway.ports import FileBody
 from gateway.services.checkup import Report
@@ -126,7 +127,7 @@ class Checks:
             found["journal"] = self._journal
         if self._settings.geo is not None:
             found["geo"] = self._geo
-        if self._settings.rules is not None:
+        if self._settings.rules is not None or self._settings.rules_candidate is not None:
             found["rules"] = self._rules
         return found | order_checks(self._settings)
 
@@ -271,8 +272,18 @@ class Checks:
             report(line)
 
     async def _rules(self, report: Report) -> None:
-        rules = await asyncio.to_thread(read_rules, self._settings)
-        report(Line("ok", "rules", f"{self._settings.rules} can be read, version {rules.version}"))
+        if (candidate := self._settings.rules_candidate) is not None:
+            try:
+                beside = await asyncio.to_thread(read_candidate, self._settings)
+            except SettingsError as error:
+                said = f"the candidate is wrong and not judged: {str(error).splitlines()[0]}"
+                report(Line("warn", "rules", said))
+            else:
+                state = "is not there, so nothing is judged" if beside is NO_RULES else "can be read"
+                report(Line("ok", "rules", f"the candidate {candidate} {state}"))
+        if self._settings.rules is not None:
+            rules = await asyncio.to_thread(read_rules, self._settings)
+            report(Line("ok", "rules", f"{self._settings.rules} can be read, version {rules.version}"))
 
     async def _keys(self) -> tuple[list[str], GatewayError | None]:
         """Objects that should be there, and why the bucket names none: the given one, else listed, else sold ones."""

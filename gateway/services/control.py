@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 
 from gateway.errors import LedgerDown, LedgerFault
-from gateway.policy.standing import Command, Standing
+from gateway.policy.events import rfc3339
+from gateway.policy.standing import Command, Frozen, Standing
 from gateway.ports import ControlLog
 from gateway.services.faults import describe
 
@@ -45,6 +46,7 @@ class Control:
         self.trouble = ""
         """What keeps the stream from being read, in words for ops; '' when all is well."""
         self._last = "0"
+        self._frozen: Frozen | None = None
         self._heard = -math.inf
         self._caught_up = False
         self._said: tuple[type[BaseException], float] | None = None
@@ -99,6 +101,15 @@ class Control:
         self._last = last
         if not commands:
             self._is_well()
+        self._say_frozen()
+
+    def _say_frozen(self) -> None:
+        frozen = self.standing.frozen
+        if frozen is not None and self._frozen is None:
+            log.warning("all downloads are stopped since %s (gateway freeze)", rfc3339(frozen.since * 1000))
+        elif frozen is None and self._frozen is not None:
+            log.warning("downloads are allowed again (gateway thaw)")
+        self._frozen = frozen
 
     def _is_well(self) -> None:
         self._caught_up = True

@@ -42,7 +42,7 @@ async def until_event(gateway: Any, kind: str, reason: str) -> dict[str, str]:
 
 
 def counted(rules: str, rule: str, verdict: str) -> float:
-    return RULE_VERDICTS.labels(rules, rule, verdict)._value.get()  # noqa: SLF001  the library shows it nowhere else
+    return RULE_VERDICTS.labels(rules, rule, verdict)._value.get()
 
 
 def said(event: dict[str, str]) -> tuple[str | None, str | None]:
@@ -68,7 +68,9 @@ async def test_it_is_recorded_beside_each_decision_and_touches_none(open_gateway
         allowed = (await told_of(gateway, "download.allowed"))[-1]
         assert (*said(allowed), allowed["candidate.version"]) == ("deny", "embargo", version)
         assert await status(gateway, gateway.token("b.bin", "a.bin"), "l") == 200
-        assert said((await told_of(gateway, "link.opened"))[-1]) == ("allow", "otherwise"), "of the first file it allows"
+        assert said((await told_of(gateway, "link.opened"))[-1]) == ("allow", "otherwise"), (
+            "of the first file it allows"
+        )
         assert await status(gateway, gateway.token("a.bin", expires_at=1)) == 410
         assert said((await told_of(gateway, "download.denied"))[-1]) == ("deny", "embargo")
         assert counted("candidate", "embargo", "deny") == before + 2

@@ -53,7 +53,9 @@ def rules(tmp_path: Path, text: str) -> RuleSet:
         ("otherwise: allow", replace(CLAIMS, plan="silver"), ("deny", None, ())),
     ],
 )
-def test_what_a_candidate_says(tmp_path: Path, text: str, claims: Claims, expected: tuple[str, str | None, tuple[str, ...]]) -> None:
+def test_what_a_candidate_says(
+    tmp_path: Path, text: str, claims: Claims, expected: tuple[str, str | None, tuple[str, ...]]
+) -> None:
     candidate = rules(tmp_path, text)
     outcome, rule, would_deny = expected
     said = opinion(candidate, claims, FILE, REQUEST, place=Place(), now=50)

@@ -17,7 +17,7 @@ from gateway.backends.embedded_redis import EmbeddedRedis
 from gateway.backends.redis_client import Wire, connect
 from gateway.backends.redis_control import STREAM, RedisControl
 from gateway.policy.model import Claims, FileEntry
-from gateway.policy.standing import Command
+from gateway.policy.standing import Command, Frozen
 from gateway.services.control import SILENCE, Control
 
 LINK = Claims("shop", "t1", 1000, (FileEntry("a"),), issued_at=50, order_id="10001")
@@ -72,6 +72,22 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     await asyncio.to_thread(embedded.stop)
 
 
+async def test_a_freeze_is_said_at_the_start_and_cuts_and_a_thaw_is_said(
+    wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    cuts: list[bool] = []
+    await RedisControl(wire).append(Command("freeze", 60))
+    async with following(wire, lambda: cuts.append(True)) as control:
+        assert control.standing.frozen == Frozen(60)
+        assert "all downloads are stopped since 1970-01-01T00:01:00.000Z" in caplog.text
+        await RedisControl(wire).append(Command("thaw", 61))
+        assert await soon(lambda: control.standing.frozen is None) < 1
+        await RedisControl(wire).append(Command("freeze", 61))
+        assert await soon(lambda: cuts == [True, True]) < 1, "at the start, too"
+    assert caplog.text.count("allowed again") == 1
+    assert caplog.text.count("are stopped") == 2
+
+
 async def test_all_of_it_is_in_memory_before_start_returns(wire: Wire) -> None:
     commands = RedisControl(wire)
     many = [Command("revoke", 60, order_id=str(number)) for number in range(2500)]
@@ -91,7 +107,7 @@ async def test_an_order_is_in_force_within_a_second_and_cuts(wire: Wire) -> None
         assert await soon(lambda: control.standing.extended_to(OTHER) == 2000) < 1
         assert cuts == []
         await commands.append(REVOKED)
-        assert await soon(lambda: cuts == [True]) < 1
+        assert await soon(lambda: cuts == [True, True]) < 1, "at the start, too"
 
 
 async def test_one_that_fails_to_cut_is_told_again_and_lets_nobody_in(wire: Wire) -> None:
