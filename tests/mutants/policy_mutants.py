@@ -140,6 +140,33 @@ POLICY = (
         test="policy/test_tokens_keys.py::test_no_material_in_reprs",
     ),
     mutant(
+        "who starts after a rollback reads the refused rules again",
+        "bootstrap/rules.py",
+        (
+            "        if rules.version in self._returns:\n            self._file",
+            "        if rules is None:\n            self._file",
+        ),
+        test="test_bootstrap_rules.py::test_who_starts_after_a_rollback_has_what_was_before",
+    ),
+    mutant(
+        "one buyer who tries and tries brings rules down",
+        "services/rollback.py",
+        ("        if link in self._seen:\n            return\n", ""),
+        test="services/test_rollback.py::test_one_buyer_who_tries_and_tries_is_one",
+    ),
+    mutant(
+        "rules that refused many before can never go back",
+        "policy/rollback.py",
+        ("min(terms.factor * base, 1 - (1 - base) / terms.factor)", "terms.factor * base"),
+        test="policy/test_rollback.py::test_when_the_last_version_returns",
+    ),
+    mutant(
+        "a fault of the candidate ends the request",
+        "services/observing.py",
+        ("        except Exception as error:  # noqa: BLE001", "        except KeyError as error:  # noqa: BLE001"),
+        test="door/test_candidate.py::test_a_broken_one_keeps_nobody_from_starting_and_a_fault_in_it_harms_nobody",
+    ),
+    mutant(
         "a freeze is for show",
         "policy/decide.py",
         (
