@@ -33,6 +33,7 @@ from gateway.settings_sections import (
     ManagementSettings,
     OrdersSettings,
     OriginSettings,
+    RollbackSettings,
     Section,
     ShopSettings,
     TlsSettings,
@@ -65,6 +66,8 @@ class Settings(Section):
     )
     issuer: str = Field(examples=["shop.example.com"])
     rules: FilePath | None = None
+    rules_candidate: FilePath | None = None
+    rollback: RollbackSettings | None = None
     geo: GeoSettings | None = None
     trusted_proxies: tuple[ProxyNetwork, ...] = ()
     external_hosts: tuple[Host, ...] = ()
@@ -110,6 +113,10 @@ class Settings(Section):
         self.key_set()
         if self.listen == self.management.listen and self.listen.port:
             raise ValueError(f"listen and management.listen are both {self.listen}; give them different ports")
+        if self.rules_candidate is not None and self.rules_candidate == self.rules:
+            raise ValueError("rules_candidate is the file of rules; name another one, which is judged beside it")
+        if self.rollback is not None and self.rules is None:
+            raise ValueError("rollback has no rules to watch; set rules, or remove it")
         names = [shop.name for shop in self.shops]
         if len(set(names)) < len(names):
             raise ValueError("shops: two have the same name; give each its own")
@@ -241,8 +248,11 @@ def _explained(error: ErrorDetails) -> str:
             text = f"has a value that it cannot have; write {context['expected']}"
         case "string_too_short" | "too_short":
             text = f"is empty; give it a value{example}"
-        case "int_parsing" | "int_parsing_size" | "int_type":
-            text = f"is no whole number; write digits only{example}"
+        case "int_parsing" | "int_parsing_size" | "int_type" | "float_parsing" | "finite_number":
+            number = (
+                "whole number; write digits only" if error["type"].startswith("int") else "number; write one like 2.5"
+            )
+            text = f"is no {number}{example}"
         case "greater_than" | "greater_than_equal" | "less_than_equal":
             text = "; ".join(f"is out of range; write {_BOUNDS[bound]} {value}" for bound, value in context.items())
         case "model_type":

@@ -150,6 +150,16 @@ class KeySettings(Section):
         return self
 
 
+class RollbackSettings(Section):
+    """When the last rules return: where new ones refuse `factor` times their share, within so many seconds of coming
+    into force and after at least so many decisions.
+    """
+
+    factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 3
+    within: Annotated[Seconds, Field(le=86_400)] = 600
+    least: Annotated[int, Field(ge=10)] = 50
+
+
 class GeoSettings(Section):
     """MaxMind databases (.mmdb), each of them optional."""
 

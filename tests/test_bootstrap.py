@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from gateway.backends import s3
 from gateway.bootstrap import origin as wiring
-from gateway.bootstrap.files import check_policy, read_rules, watched_rules
+from gateway.bootstrap.files import check_policy, read_rules
 from gateway.errors import SettingsError
 from gateway.settings import load
 from gateway.settings_sections import OriginSettings
@@ -41,16 +40,7 @@ def test_every_setting_of_the_origin_reaches_the_store(tmp_path: Path, monkeypat
     assert given == {name: value for name, value in ORIGIN.items() if not name.endswith("_timeout")}
 
 
-class NoKeeper:
-    """Keeps nothing."""
-
-    def keep(self, what: str, copies: Mapping[str, int]) -> None: ...
-
-    def kept(self, what: str) -> Mapping[str, int]:
-        return {}
-
-
-async def test_the_live_rules_have_to_pass_their_tests(tmp_path: Path) -> None:
+def test_rules_have_to_pass_their_tests(tmp_path: Path) -> None:
     file, tests = tmp_path / "gateway.yaml", tmp_path / "tests.yaml"
     file.write_text(
         f"issuer: s\nredis: redis://127.0.0.1\n{KEYS}\norigin: {{url: file:///srv}}\nrules: {tmp_path}/rules.yaml\n"
@@ -62,9 +52,6 @@ async def test_the_live_rules_have_to_pass_their_tests(tmp_path: Path) -> None:
     for read in (read_rules, check_policy):
         with pytest.raises(SettingsError, match=wrong):
             read(settings)
-    watched = watched_rules(settings, NoKeeper())
-    with pytest.raises(SettingsError, match=wrong):
-        await watched.load()
     assert read_rules(settings, tested=False).otherwise
     tests.write_text("- {given: {}, expect: allow}\n")
-    assert await watched.load() == ""
+    assert read_rules(settings).otherwise

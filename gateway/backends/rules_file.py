@@ -6,6 +6,7 @@ What was read decides the version; the fingerprint says, without reading, whethe
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from gateway.errors import SettingsError
 from gateway.policy.conditions import CONDITIONS
 from gateway.policy.conditions.base import Reader
 from gateway.policy.rules_reader import read_ruleset
-from gateway.policy.ruleset import RuleSet
+from gateway.policy.ruleset import NO_RULES, RuleSet
 from gateway.yaml_file import Bounds
 
 BOUNDS = Bounds("rules", size=4 * 1024 * 1024, nodes=300_000)
@@ -52,6 +53,10 @@ class RulesFile:
                 self._lists = tuple(files.named)
         self._read = files.reading.read
         return rules
+
+    def read_if_there(self) -> RuleSet:
+        """The same, but NO_RULES where there is no such file."""
+        return self.read() if os.path.lexists(self._path) else NO_RULES
 
     def fingerprint(self) -> Hashable:
         """Changes whenever the file changes, or its tests, or a list file that it named when it was read last, whether

@@ -1,4 +1,4 @@
-"""What is read from files and watched: rules and geo databases, each with its last good copy."""
+"""What is read from files: rules, products and geo databases; the latter two watched, each with its last good copy."""
 
 from __future__ import annotations
 
@@ -32,6 +32,13 @@ def examine_rules(path: Path, databases: Collection[str] | None) -> Examined:
     return rules_file.examine(path, databases)
 
 
+def read_candidate(settings: Settings) -> RuleSet:
+    """The rules that are judged beside those in force, or NO_RULES. Raises SettingsError with a line per mistake."""
+    if settings.rules_candidate is None:
+        return NO_RULES
+    return RulesFile(settings.rules_candidate, databases_of(settings)).read_if_there()
+
+
 def read_products(settings: Settings, rules: RuleSet) -> Catalogue:
     """The settings' products as they are now, or NO_PRODUCTS. Raises SettingsError with a line per mistake."""
     if settings.products is None:
@@ -62,23 +69,6 @@ def read_geo(settings: Settings) -> Databases:
     """The settings' geo databases; of none, every address is an unknown place. Raises SettingsError."""
     geo = settings.geo
     return Databases() if geo is None else Databases.load(geo.city, geo.asn, geo.anonymous)
-
-
-def watched_rules(settings: Settings, keeper: Keeper) -> Watched[RuleSet]:
-    what = "rules"
-    if settings.rules is None:
-        return Watched(what, lambda: NO_RULES, None)
-    file, name = RulesFile(settings.rules, databases_of(settings), tested=True), str(settings.rules)
-
-    def keep(_: RuleSet) -> None:
-        if copy := file.take_copy():
-            keeper.keep(what, {name: copy.fileno()})
-
-    def last_good() -> RuleSet | None:
-        copy = keeper.kept(what).get(name)
-        return None if copy is None else file.read_copy(MemoryFile.of(copy).read())
-
-    return Watched(what, file.read, file.fingerprint, keep=keep, last_good=last_good)
 
 
 def watched_geo(settings: Settings, keeper: Keeper) -> Watched[Databases]:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from gateway.backends.maxmind import Databases
 from gateway.backends.redis_control import RedisControl
 from gateway.backends.redis_events import RedisEventLog
 from gateway.backends.redis_shards import RedisShards
-from gateway.bootstrap.files import watched_geo, watched_products, watched_rules
 from gateway.bootstrap.orders import Orders, open_orders
 from gateway.bootstrap.origin import open_store
+from gateway.bootstrap.policy import open_policy
 from gateway.bootstrap.redis import open_journal, open_ledger, open_redis, open_sums
+from gateway.bootstrap.told import Told
 from gateway.policy.counting import CountingRules
-from gateway.policy.ruleset import RuleSet
 from gateway.ports import EventLog, Ledger, ObjectStore, SumMemory
 from gateway.services import shelf
 from gateway.services.agreement import Agreement
@@ -25,8 +23,7 @@ from gateway.services.fulfilment import Assortment
 from gateway.services.gatekeeper import Gatekeeper, Grounds
 from gateway.services.housekeeping import Housekeeping
 from gateway.services.recovery import Recovery
-from gateway.services.reloading import Keeper, Reloading, Watched
-from gateway.services.settlement import Running, Settlement
+from gateway.services.settlement import Settlement
 from gateway.services.unchecked import UncheckedEvents, UncheckedLedger
 from gateway.services.upkeep import Upkeep
 from gateway.settings import Settings
@@ -43,22 +40,6 @@ class Services:
     sums: SumMemory
     orders: Orders | None
     upkeep: Callable[[], Upkeep]
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """Who in the front door hears what: `ledger` what is wrong with Redis or the journal, or '', and whether downloads
-    go on all the same; `settled` each closed download;
-    `reloaded` what was read again and whether it was `loaded` or `rejected`; `files` what is in force of it, and what
-    is wrong with the files that are there now, or ''. `reload` is set when that is asked for. `keeper` holds good ones.
-    """
-
-    ledger: Callable[[str, bool], None]
-    settled: Callable[[Running], None]
-    reloaded: Callable[[str, str], None]
-    files: Callable[[str, str, str], None]
-    reload: asyncio.Event
-    keeper: Keeper
 
 
 @asynccontextmanager
@@ -81,23 +62,12 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             closing.push_async_callback(unchecked.stop)
             if settings.when_redis_is_down == "allow":
                 ledger, events = unchecked, owed
-        rules, geo = watched_rules(settings, told.keeper), watched_geo(settings, told.keeper)
-        products = watched_products(settings, told.keeper, lambda: rules.current.plans)
-        reloading = Reloading(
-            [rules, geo, products],
-            events,
-            wanted=told.reload,
-            versions=lambda: _versions(rules, geo),
-            count=told.reloaded,
-            show=told.files,
-        )
-        await reloading.start()
-        closing.push_async_callback(reloading.stop)
+        policy = await closing.enter_async_context(open_policy(settings, wire, events, told))
         settlement = Settlement(ledger, lease=lease, on_settled=told.settled)
         commands = RedisControl(wire)
         control = Control(
             commands,
-            on_revoked=lambda: settlement.stop_revoked(control.standing.is_revoked),
+            on_refused=lambda: settlement.stop_refused(control.standing.refused),
             on_command=journal.keep_command if journal else lambda command: None,
         )
         recovery = Recovery(shards, journal, commands, complete_at=lambda: control.complete_at) if journal else None
@@ -106,7 +76,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
         orders = None
         if settings.has_orders:
             assortment = Assortment(
-                lambda: products.current, lambda: rules.current, lambda files: shelf.sold(files, store)
+                lambda: policy.products.current, lambda: policy.rules.current, lambda files: shelf.sold(files, store)
             )
             orders = await closing.enter_async_context(
                 open_orders(settings, wire, assortment=assortment, settlement=settlement, events=events)
@@ -114,8 +84,8 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
         grounds = Grounds(
             keys=settings.key_set(),
             issuer=settings.issuer,
-            rules=lambda: rules.current,
-            geo=lambda: geo.current,
+            rules=lambda: policy.rules.current,
+            geo=lambda: policy.geo.current,
             control=control,
             ready=lambda: (
                 settings.when_redis_is_down == "allow"
@@ -123,6 +93,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             ),
             external_hosts=frozenset(settings.external_hosts),
             holding=orders.holdings.of if orders is not None else _no_orders,
+            observing=policy.observing,
         )
         gatekeeper = Gatekeeper(
             grounds,
@@ -168,16 +139,12 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             settlement,
             await closing.enter_async_context(open_sums(settings, wire)),
             orders,
-            lambda: Upkeep.of(journal, shards),
+            lambda: Upkeep.of(journal, shards, control.standing),
         )
 
 
 async def _no_orders(_: str | None) -> None:
     return None
-
-
-def _versions(rules: Watched[RuleSet], geo: Watched[Databases]) -> dict[str, str]:
-    return {"rules.version": rules.current.version, "geo.version": geo.current.version}
 
 
 def _control_trouble(control: Control) -> str:

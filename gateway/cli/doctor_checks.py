@@ -17,13 +17,15 @@ from gateway.backends import journal_facts
 from gateway.backends.embedded_redis import find_server
 from gateway.backends.maxmind import Databases
 from gateway.backends.redis_client import Wire, connect
+from gateway.backends.redis_control import RedisControl
 from gateway.backends.redis_facts import look
 from gateway.backends.redis_links import RedisLinks
 from gateway.backends.s3_exposure import ListRefused, probe, sample
-from gateway.bootstrap.files import read_rules
+from gateway.bootstrap.files import read_candidate, read_rules
 from gateway.bootstrap.origin import open_store, stored
 from gateway.cli.doctor_orders import order_checks
-from gateway.errors import FileMissing, GatewayError, LedgerDown, OriginError
+from gateway.cli.output import utc
+from gateway.errors import FileMissing, GatewayError, LedgerDown, OriginError, SettingsError
 from gateway.policy.checkup import (
     Check,
     Line,
@@ -40,6 +42,7 @@ from gateway.policy.checkup import (
 )
 from gateway.policy.model import ByteRange
 from gateway.policy.reach import unreached
+from gateway.policy.ruleset import NO_RULES
 from gateway.policy.units import human_size
 from gateway.ports import FileBody
 from gateway.services.checkup import Report
@@ -112,7 +115,11 @@ class Checks:
         self._sampled: asyncio.Task[list[str]] | None = None
 
     def all(self) -> dict[Check, Callable[[Report], Awaitable[None]]]:
-        found: dict[Check, Callable[[Report], Awaitable[None]]] = {"redis": self._redis, "files": self._files}
+        found: dict[Check, Callable[[Report], Awaitable[None]]] = {
+            "redis": self._redis,
+            "freeze": self._freeze,
+            "files": self._files,
+        }
         if self._settings.origin.kind == "s3":
             found |= {"origin": self._origin, "private": self._private}
         else:
@@ -121,7 +128,7 @@ class Checks:
             found["journal"] = self._journal
         if self._settings.geo is not None:
             found["geo"] = self._geo
-        if self._settings.rules is not None:
+        if self._settings.rules is not None or self._settings.rules_candidate is not None:
             found["rules"] = self._rules
         return found | order_checks(self._settings)
 
@@ -142,6 +149,19 @@ class Checks:
                 report(Line(line.state, line.check, f"{name}: {line.text}") if name else line)
         report(of_shards(facts.first_used_with, self._settings.shards))
         report(of_clock("Redis", facts.ahead, facts.uncertain))
+
+    async def _freeze(self, report: Report) -> None:
+        if self._wire is None:
+            return
+        try:
+            frozen = (await RedisControl(self._wire).read_all()).frozen
+        except LedgerDown:
+            return  # that is said of Redis itself
+        if frozen is None:
+            report(Line("ok", "freeze", "downloads are allowed"))
+        else:
+            said = f"every download is refused since {utc(frozen.since)}"
+            report(Line("warn", "freeze", f"{said}; `gateway thaw` allows them again"))
 
     async def _journal(self, report: Report) -> None:
         journal = self._settings.journal
@@ -253,11 +273,21 @@ class Checks:
             report(line)
 
     async def _rules(self, report: Report) -> None:
-        rules = await asyncio.to_thread(read_rules, self._settings)
-        idle = await asyncio.to_thread(lambda: sum(1 for _ in unreached(rules.rules)))
-        said = f"; rules that are never reached: {idle}, see `gateway rules check`" if idle else ""
-        text = f"{self._settings.rules} can be read, version {rules.version}{said}"
-        report(Line("warn" if idle else "ok", "rules", text))
+        if (candidate := self._settings.rules_candidate) is not None:
+            try:
+                beside = await asyncio.to_thread(read_candidate, self._settings)
+            except SettingsError as error:
+                said = f"the candidate is wrong and not judged: {str(error).splitlines()[0]}"
+                report(Line("warn", "rules", said))
+            else:
+                state = "is not there, so nothing is judged" if beside is NO_RULES else "can be read"
+                report(Line("ok", "rules", f"the candidate {candidate} {state}"))
+        if self._settings.rules is not None:
+            rules = await asyncio.to_thread(read_rules, self._settings)
+            idle = await asyncio.to_thread(lambda: sum(1 for _ in unreached(rules.rules)))
+            said = f"; rules that are never reached: {idle}, see `gateway rules check`" if idle else ""
+            text = f"{self._settings.rules} can be read, version {rules.version}{said}"
+            report(Line("warn" if idle else "ok", "rules", text))
 
     async def _keys(self) -> tuple[list[str], GatewayError | None]:
         """Objects that should be there, and why the bucket names none: the given one, else listed, else sold ones."""

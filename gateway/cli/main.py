@@ -22,6 +22,8 @@ COMMANDS: Table = {
     "link": ("gateway.cli.link:link", "Create, look up, revoke and extend links."),
     "order": ("gateway.cli.order:order", "What happened to an order, and why."),
     "rules": ("gateway.cli.rules:rules", "Check, explain, test and replay rules."),
+    "freeze": ("gateway.cli.freeze:freeze", "Stop all downloads at once."),
+    "thaw": ("gateway.cli.freeze:thaw", "Allow downloads again that were frozen."),
     "mail": ("gateway.cli.mail:mail", "See, try and follow the mails to buyers."),
     "events": ("gateway.cli.events:events", "Read the events."),
     "keys": ("gateway.cli.keys:keys", "Make signing keys."),

@@ -15,7 +15,7 @@ from gateway.cli.options import config_option, json_option
 from gateway.cli.order_book import book_entry
 from gateway.cli.output import print_json, print_line, with_tools
 from gateway.policy.decide import expiry_of, limits_of
-from gateway.policy.diagnosis import Finding, LinkNow, diagnosis
+from gateway.policy.diagnosis import Finding, LinkNow, diagnosis, frozen_finding
 from gateway.policy.reasons import Reason
 from gateway.policy.shards import shard_of
 
@@ -45,7 +45,7 @@ def why(name: str, config: Path | None, as_json: bool) -> None:
         plan, standing = plans(settings), await tools.control.read_all()
         links = await tools.links.of_order(order_id)
         now = [await _now(each, tools, plan(each.claims), standing, shard) for each in links]
-        found = diagnosis(now, events, time.time())
+        found = frozen_finding(standing) + diagnosis(now, events, time.time())
         if entry is None:
             return found
         used = any(event.get("type", "").startswith(("link.opened", "download.")) for event in events)

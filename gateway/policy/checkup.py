@@ -19,6 +19,7 @@ Check = Literal[
     "management",
     "redis_down",
     "journal",
+    "freeze",
     "descriptors",
     "redis",
     "eviction",

@@ -57,6 +57,8 @@ def decide(
     now: float,
 ) -> Decision:
     """Allow with its charges, or the first reason to deny. `now` in Unix seconds; expiry is the ledger's to refuse."""
+    if (frozen := policy.standing.frozen) is not None:
+        return Deny(Reason.FROZEN, message=frozen.message)
     plan = plan_of(claims, policy.rules)
     if isinstance(plan, Deny):
         return plan
@@ -85,17 +87,7 @@ def _decide(
         return Deny(Reason.TOKEN_CLAIMS, message="The token has no iat, and is valid for longer than its plan.")
     if file.url is not None and urlsplit(file.url).hostname not in policy.external_hosts:
         return Deny(Reason.TOKEN_CLAIMS, message="The file's host is not in external_hosts of the settings.")
-    facts = Facts(
-        claims=claims,
-        file=file,
-        plan=plan.name or None,
-        address=request.client_address,
-        place=place,
-        method=request.method,
-        user_agent=request.user_agent,
-        now=now,
-    )
-    verdict = policy.rules.judge(facts)
+    verdict = policy.rules.judge(facts_of(claims, file, request, place=place, plan=plan, now=now))
     if not verdict.allowed:
         return Deny(Reason.RULE_DENIED, rule=verdict.rule, message=verdict.message, would_deny=verdict.would_deny)
     if claims.account or verdict.account_rule is not None:
@@ -111,6 +103,22 @@ def _decide(
         limits=limits,
         rule=verdict.rule,
         would_deny=verdict.would_deny,
+    )
+
+
+def facts_of(
+    claims: Claims, file: FileEntry, request: DownloadRequest, *, place: Place, plan: Plan, now: float
+) -> Facts:
+    """What rules may ask of the request. `now` in Unix seconds."""
+    return Facts(
+        claims=claims,
+        file=file,
+        plan=plan.name or None,
+        address=request.client_address,
+        place=place,
+        method=request.method,
+        user_agent=request.user_agent,
+        now=now,
     )
 
 

@@ -18,6 +18,7 @@ from gateway.policy.limits import BY_NAME, Downloads, ValidAfterFirst
 from gateway.policy.links import Link
 from gateway.policy.model import FileEntry, Limits
 from gateway.policy.reasons import Reason
+from gateway.policy.standing import Standing
 from gateway.policy.units import format_duration, human_size
 
 T = TypeVar("T")
@@ -97,6 +98,14 @@ def diagnosis(links: Sequence[LinkNow], events: Iterable[Event], now: float) -> 
     told.sort(key=lambda each: each.time, reverse=True)
     told.sort(key=lambda each: each.rank)
     return [each.finding for each in told]
+
+
+def frozen_finding(standing: Standing) -> list[Finding]:
+    """What stands in everybody's way."""
+    if standing.frozen is None:
+        return []
+    said = f"all downloads are stopped since {_utc(standing.frozen.since)}"
+    return [Finding("gateway", True, said, REFUSED[Reason.FROZEN].todo, {"reason": Reason.FROZEN.text})]
 
 
 def _of_link(token: str, link: LinkNow | None, events: list[Event], now: float) -> Iterator[_Told]:

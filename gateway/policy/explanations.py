@@ -133,6 +133,12 @@ REFUSED: Mapping[Reason, Explanation] = MappingProxyType(
         Reason.ORDERS_DOWN: Explanation(
             "gateway", "the order book could not be asked", f"{_DOCTOR}; {_WAIT}", lasts=False
         ),
+        Reason.FROZEN: Explanation(
+            "gateway",
+            "all downloads were stopped here (`gateway freeze`)",
+            "nothing to do for the buyer: the same link works again after `gateway thaw`",
+            lasts=False,
+        ),
         Reason.OVERLOAD: Explanation(
             "gateway",
             "the gateway had more to do than it could",
@@ -147,6 +153,7 @@ CUT: Mapping[str, Explanation] = MappingProxyType(
     {
         Reason.TOKEN_REVOKED.text: REFUSED[Reason.TOKEN_REVOKED],
         Reason.LIMIT_DOWNLOADS.text: REFUSED[Reason.LIMIT_DOWNLOADS],
+        Reason.FROZEN.text: REFUSED[Reason.FROZEN],
         Reason.REDIS_DOWN.text: REFUSED[Reason.REDIS_DOWN],
         Reason.DRAINING.text: REFUSED[Reason.DRAINING],
         "ledger.gone": Explanation(

@@ -33,6 +33,7 @@ class Reason(Enum):
     REDIS_DOWN = ("redis.down", 503)
     GEO_DOWN = ("geo.down", 503)
     ORDERS_DOWN = ("orders.down", 503)
+    FROZEN = ("frozen", 503)
     OVERLOAD = ("overload", 503)
     DRAINING = ("draining", 503)
 

@@ -1,6 +1,7 @@
-"""What has been ordered of links since they were made: revoked or extended, by token or by order.
+"""What the ops have ordered: links revoked or extended since they were made, by token or by order; all frozen, thawed.
 
-A revocation is final, and of two extensions the later counts: in whichever sequence commands arrive, and however often.
+A revocation is final, of two extensions the later counts, and of freezes and thaws the latest, a freeze where both are
+of one second: in whichever sequence commands arrive, and however often.
 """
 
 from __future__ import annotations
@@ -13,20 +14,23 @@ from typing import Literal
 from gateway.policy.claims import TEXT_MAX, TIME_MAX
 from gateway.policy.events import clean
 from gateway.policy.model import Claims
+from gateway.policy.reasons import Reason
 
-Verb = Literal["revoke", "extend"]
+Verb = Literal["revoke", "extend", "freeze", "thaw"]
 
 VERSION = "1"
 """Of a written command. It changes with the meaning of a field; fields that are not known are passed over."""
 
-_VERBS: Mapping[str, Verb] = {"revoke": "revoke", "extend": "extend"}
+_VERBS: Mapping[str, Verb] = {"revoke": "revoke", "extend": "extend", "freeze": "freeze", "thaw": "thaw"}
+_OF_ALL = ("freeze", "thaw")
 _TOKEN_KEY = re.compile(r"[0-9a-f]{32}")
 _SECONDS = re.compile(r"[0-9]{1,12}")
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One word of the ops. Exactly one of `token_key` (see Claims) and `order_id` is set; `time` Unix seconds.
+    """One word of the ops. Of `token_key` (see Claims) and `order_id` exactly one is set, and none where it is of all
+    links (`freeze`, `thaw`); `time` Unix seconds; `message` is a freeze's, for buyers.
 
     By `order_id` it holds for the order's tokens issued until `time`, and for those that do not say when they were
     issued. `expires_at` (Unix s) is an extension's new `exp`. Raises ValueError for what makes no command.
@@ -37,12 +41,27 @@ class Command:
     token_key: str | None = None
     order_id: str | None = None
     expires_at: int | None = None
+    message: str | None = None
 
     def __post_init__(self) -> None:
+        if self.message is not None and self.verb != "freeze":
+            raise ValueError("only a freeze has a message")
+        if self.verb in _OF_ALL:
+            if (self.token_key, self.order_id, self.expires_at) != (None, None, None):
+                raise ValueError("a freeze or a thaw is about all links, and has no expiry")
+            return
         if (self.token_key is None) == (self.order_id is None):
             raise ValueError("it is not about either one link or one order")
         if (self.expires_at is None) == (self.verb == "extend"):
             raise ValueError("an extension has a new expiry, and a revocation has none")
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """All downloads are stopped since then (Unix s); `message` is what buyers read beside it."""
+
+    since: int
+    message: str | None = None
 
 
 class Standing:
@@ -54,10 +73,15 @@ class Standing:
         # (when it was ordered, the new expiry): of two in the same second the longer one counts, everywhere alike.
         self._extended_tokens: dict[str, tuple[int, int]] = {}
         self._extended_orders: dict[str, tuple[int, int]] = {}
+        # (when, whether it froze, its message): of two in the same second the freeze counts, everywhere alike.
+        self._frozen: tuple[int, bool, str] = (0, False, "")
 
     def apply(self, command: Command) -> None:
         """Take one command in; again does no harm."""
-        if command.expires_at is not None:
+        if command.verb in _OF_ALL:
+            said = (command.time, command.verb == "freeze", command.message or "")
+            self._frozen = max(self._frozen, said)
+        elif command.expires_at is not None:
             given = (command.time, command.expires_at)
             extended = self._extended_tokens if command.token_key is not None else self._extended_orders
             name = command.token_key or command.order_id or ""
@@ -66,6 +90,23 @@ class Standing:
             self._revoked_tokens.add(command.token_key)
         elif command.order_id is not None:
             self._revoked_orders[command.order_id] = max(command.time, self._revoked_orders.get(command.order_id, 0))
+
+    @property
+    def frozen(self) -> Frozen | None:
+        """Since when nothing is given to anybody; None where downloads go on."""
+        since, is_frozen, message = self._frozen
+        return Frozen(since, message or None) if is_frozen else None
+
+    @property
+    def said_of_all(self) -> int:
+        """When all was frozen or thawed last (Unix s), 0 where it never was."""
+        return self._frozen[0]
+
+    def refused(self, claims: Claims | None) -> Reason | None:
+        """Why nothing is given with this link any more; None where it may be. Without `claims`: with any link."""
+        if self._frozen[1]:
+            return Reason.FROZEN
+        return Reason.TOKEN_REVOKED if claims is not None and self.is_revoked(claims) else None
 
     def is_revoked(self, claims: Claims) -> bool:
         """Whether the link is revoked, by itself or with its order."""
@@ -98,6 +139,7 @@ def write_command(command: Command) -> dict[str, str]:
         "token.key": command.token_key,
         "order.id": command.order_id,
         "expires_at": command.expires_at,
+        "message": command.message,
     }
     written = {name: str(value) for name, value in fields.items() if value is not None}
     read_command(written)
@@ -110,13 +152,16 @@ def read_command(fields: Mapping[str, str]) -> Command:
         raise ValueError(f"it is not of version {VERSION}")
     verb, token_key, order_id = _VERBS.get(fields.get("verb", "")), fields.get("token.key"), fields.get("order.id")
     if verb is None:
-        raise ValueError("its verb is neither revoke nor extend")
+        raise ValueError("its verb is none of revoke, extend, freeze and thaw")
     if token_key is not None and not _TOKEN_KEY.fullmatch(token_key):
         raise ValueError("its token.key is not 32 hex digits")
     if order_id is not None and not is_order_id(order_id):
         raise ValueError("its order.id is none that a link can have")
     expires_at = _seconds(fields, "expires_at") if "expires_at" in fields else None
-    return Command(verb, _seconds(fields, "time"), token_key, order_id, expires_at)
+    message = fields.get("message")
+    if message is not None and (not message or message != clean(message, TEXT_MAX)):
+        raise ValueError(f"its message is not 1 to {TEXT_MAX} characters without control characters")
+    return Command(verb, _seconds(fields, "time"), token_key, order_id, expires_at, message)
 
 
 def is_order_id(text: str) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.policy.model import Allow, Claims, Deny, Device, DownloadRequest, FileEntry, Place, StoredObject
+from gateway.policy.model import Allow, Claims, Decision, Deny, Device, DownloadRequest, FileEntry, Place, StoredObject
 from gateway.policy.orders import Holding
 from gateway.policy.record import describe
 from gateway.policy.ruleset import RuleSet
 from gateway.policy.standing import Standing
+from gateway.policy.verdicts import Opinion
 
 
 @dataclass(slots=True)
@@ -25,6 +26,10 @@ class Case:
     file: FileEntry | None = None
     place: Place | None = None
     holding: Holding | None = None
+    decision: Decision | None = None
+    """What the policy said, before anybody else was asked."""
+    opinion: Opinion | None = None
+    """What the rules candidate said of the same."""
 
     def described(
         self, decision: Allow | Deny, stored: StoredObject | None = None, asked: int | None = None
@@ -40,5 +45,7 @@ class Case:
             decision=decision,
         )
         told["rules.version"] = self.rules.version
+        if self.opinion is not None:
+            told |= self.opinion.fields
         extended_to = None if self.claims is None else self.standing.extended_to(self.claims)
         return told if extended_to is None else {**told, "token.extended_to": str(extended_to)}

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 
 from gateway.errors import LedgerDown, LedgerFault
-from gateway.policy.standing import Command, Standing
+from gateway.policy.events import rfc3339
+from gateway.policy.standing import Command, Frozen, Standing
 from gateway.ports import ControlLog
 from gateway.services.faults import describe
 
@@ -25,19 +26,19 @@ REMIND_EVERY = 60.0
 
 
 class Control:
-    """One tail per worker. `on_revoked` is called after each page with a revocation; it cuts what runs. `on_command` is
-    told of each command that is read.
+    """One tail per worker. `on_refused` is called after each page that ends links or freezes all; it cuts what runs.
+    `on_command` is told of each command that is read.
     """
 
     def __init__(
         self,
         commands: ControlLog,
         *,
-        on_revoked: Callable[[], None] = lambda: None,
+        on_refused: Callable[[], None] = lambda: None,
         on_command: Callable[[Command], None] = lambda command: None,
     ) -> None:
         self._commands = commands
-        self._on_revoked = on_revoked
+        self._on_refused = on_refused
         self._on_command = on_command
         self.complete_at = -math.inf
         """When everything there was had been read last (monotonic s)."""
@@ -45,6 +46,7 @@ class Control:
         self.trouble = ""
         """What keeps the stream from being read, in words for ops; '' when all is well."""
         self._last = "0"
+        self._frozen: Frozen | None = None
         self._heard = -math.inf
         self._caught_up = False
         self._said: tuple[type[BaseException], float] | None = None
@@ -94,11 +96,20 @@ class Control:
         for command in commands:
             self.standing.apply(command)
             self._on_command(command)
-        if any(command.verb == "revoke" for command in commands):
-            self._on_revoked()
+        if any(command.verb in ("revoke", "freeze") for command in commands):
+            self._on_refused()
         self._last = last
         if not commands:
             self._is_well()
+        self._say_frozen()
+
+    def _say_frozen(self) -> None:
+        frozen = self.standing.frozen
+        if frozen is not None and self._frozen is None:
+            log.warning("all downloads are stopped since %s (gateway freeze)", rfc3339(frozen.since * 1000))
+        elif frozen is None and self._frozen is not None:
+            log.warning("downloads are allowed again (gateway thaw)")
+        self._frozen = frozen
 
     def _is_well(self) -> None:
         self._caught_up = True

@@ -12,7 +12,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 from gateway.errors import GatewayError, LedgerDown, OrdersDown
 from gateway.policy.counting import CountingRules
@@ -37,12 +36,14 @@ from gateway.policy.reasons import Reason
 from gateway.policy.ruleset import RuleSet
 from gateway.policy.shards import shard_of
 from gateway.policy.tokens import parse, timely
+from gateway.policy.verdicts import Opinion
 from gateway.ports import EventLog, GeoLookup, Ledger, ObjectStore, ReserveAsk
 from gateway.services.broken import reason_of
 from gateway.services.case import Case
 from gateway.services.control import Control
 from gateway.services.flood import FloodLimit
 from gateway.services.identifiers import new_id, now_ms
+from gateway.services.observing import Observing
 from gateway.services.reserving import Reserving
 from gateway.services.responding import ResponsePlan, plan_redirect, plan_response
 
@@ -54,6 +55,7 @@ RETRY_AFTER = {
     Reason.REDIS_DOWN: 2,
     Reason.GEO_DOWN: 30,
     Reason.ORDERS_DOWN: 5,
+    Reason.FROZEN: 60,
     Reason.OVERLOAD: 5,
     Reason.DRAINING: 2,
     Reason.LIMIT_CONCURRENT: 10,
@@ -113,6 +115,7 @@ class Grounds:
     external_hosts: frozenset[str]
     holding: Callable[[str | None], Awaitable[Holding | None]]
     """What the order of this id gives its buyer; None where there is nothing to ask. Raises OrdersDown."""
+    observing: Observing
 
 
 class Gatekeeper:
@@ -169,6 +172,13 @@ class Gatekeeper:
         if not self._is_ready():
             return _refused(Deny(Reason.REDIS_DOWN), request)
         case = self._case(request)
+        answer = await self._admit(case, fresh=fresh, limits=limits)
+        if limits or isinstance(answer, Refused):
+            self._observe(case, answer)
+        return answer
+
+    async def _admit(self, case: Case, *, fresh: bool, limits: bool) -> Admitted | Refused:
+        request = case.request
         claims = self.read_token(request.token)
         if isinstance(claims, Deny):
             return await self._refuse(claims, case)
@@ -179,7 +189,8 @@ class Gatekeeper:
         case.file = file
         try:
             await self._gather(case, claims)
-            decision = self._decide(case, claims, file)
+            decision, case.opinion = self._decide(case, claims, file)
+            case.decision = decision
             if isinstance(decision, Deny):
                 return await self._refuse(decision, case)
             return await self._reserve_for(case, claims, decision, fresh=fresh, limits=limits)
@@ -199,6 +210,12 @@ class Gatekeeper:
             return _refused(Deny(Reason.REDIS_DOWN), request)
         # The page itself is never inline: that is asked of its files.
         case = self._case(replace(request, view=False))
+        answer = await self._open_link(case)
+        self._observe(case, answer)
+        return answer
+
+    async def _open_link(self, case: Case) -> Opened | Refused:
+        request = case.request
         claims = self.read_token(request.token)
         if isinstance(claims, Deny):
             return await self._refuse(claims, case)
@@ -208,10 +225,12 @@ class Gatekeeper:
         except GatewayError as error:
             log.warning("request %s was refused: %s", request.request_id, error)
             return await self._refuse(Deny(reason_of(error)), case)
-        decisions = [self._decide(case, claims, file) for file in claims.files]
-        allowed = next((decision for decision in decisions if isinstance(decision, Allow)), None)
-        if allowed is None:
-            return await self._refuse(cast(Deny, decisions[0]), case)
+        judged = [self._decide(case, claims, file) for file in claims.files]
+        decisions = [decision for decision, _ in judged]
+        case.decision, case.opinion = next((each for each in judged if isinstance(each[0], Allow)), judged[0])
+        allowed = case.decision
+        if isinstance(allowed, Deny):
+            return await self._refuse(allowed, case)
         try:
             expires_at = await self._ends_at(claims, allowed)
         except LedgerDown as error:
@@ -252,8 +271,12 @@ class Gatekeeper:
         case.place = Place() if geo is None else geo.look_up(case.request.client_address)
         case.holding = await self._grounds.holding(claims.order_id)
 
-    def _decide(self, case: Case, claims: Claims, file: FileEntry) -> Decision:
-        return decide(
+    def _observe(self, case: Case, answer: Admitted | Opened | Refused) -> None:
+        reason = answer.deny.reason if isinstance(answer, Refused) else None
+        self._grounds.observing.answered(case, reason)
+
+    def _decide(self, case: Case, claims: Claims, file: FileEntry) -> tuple[Decision, Opinion | None]:
+        decision = decide(
             claims,
             file,
             case.request,
@@ -262,6 +285,7 @@ class Gatekeeper:
             policy=Policy(case.rules, case.standing, self._grounds.external_hosts, case.holding),
             now=case.at_ms / 1000,
         )
+        return decision, self._grounds.observing.judged(case, claims, file, decision)
 
     async def _reserve_for(
         self, case: Case, claims: Claims, allow: Allow, *, fresh: bool, limits: bool
@@ -295,8 +319,8 @@ class Gatekeeper:
 
     async def _void_meanwhile(self, claims: Claims, file: FileEntry) -> Reason | None:
         """What was said while the ledger was asked: those who cut what runs did not see this reservation yet."""
-        if self._control.standing.is_revoked(claims):
-            return Reason.TOKEN_REVOKED
+        if (refused := self._control.standing.refused(claims)) is not None:
+            return refused
         try:
             holding = await self._grounds.holding(claims.order_id)
         except OrdersDown:

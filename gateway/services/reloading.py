@@ -62,6 +62,7 @@ class Watched(Generic[T_co]):
     `read` raises SettingsError with a line per mistake; `fingerprint` never raises, and follows symlinks. `replaced`
     is given what is no longer in force, on the event loop, where nothing uses it any more. `keep` is given what has
     come into force; `last_good` reads what another worker gave it, or gives None, where the files are bad at the start.
+    `without` is in force wherever the files are bad, in place of the last good ones.
     """
 
     def __init__(
@@ -73,8 +74,11 @@ class Watched(Generic[T_co]):
         *,
         keep: Callable[[T_co], None] = _nothing,
         last_good: Callable[[], T_co | None] = lambda: None,
+        without: T_co | None = None,
     ) -> None:
         self.what = what
+        self.can_be_without = without is not None
+        self._without = without
         self.has_files = fingerprint is not None
         self._read = read
         self._fingerprint = fingerprint or (lambda: None)
@@ -110,7 +114,7 @@ class Watched(Generic[T_co]):
         try:
             self._current = await asyncio.to_thread(self._read_unchanging)
         except Exception as error:
-            self._current = await asyncio.to_thread(self._last_good)
+            self._current = self._without or await asyncio.to_thread(self._last_good)
             if self._current is None:
                 raise
             return describe(error)
@@ -128,13 +132,26 @@ class Watched(Generic[T_co]):
         return now == before or self._looks >= PATIENCE
 
     async def reload(self) -> bool:
-        """Read again; whether something else is in force now. Raises SettingsError, and nothing has changed then."""
+        """Read again; whether something else is in force now. Raises SettingsError; the last good stays then, unless it
+        can be without.
+        """
         self._looks = 0
-        fresh = await asyncio.to_thread(self._read_unchanging)
+        try:
+            fresh = await asyncio.to_thread(self._read_unchanging)
+        except Exception:
+            self._current = self._without or self._current
+            raise
         before, self._current = self.current, fresh
         self._replaced(before)
         await asyncio.to_thread(self._keep, fresh)
         return before.version != fresh.version
+
+    async def go_back(self, read: Callable[[], T_co]) -> None:
+        """Put what this reads, in a thread, in force again; the files stay as they are, and are not read for it."""
+        to = await asyncio.to_thread(read)
+        before, self._current = self.current, to
+        self._replaced(before)
+        await asyncio.to_thread(self._keep, to)
 
     def _read_unchanging(self) -> T_co:
         """Read, and again where files changed meanwhile, or turned out to name others that are to be watched: half of
@@ -189,7 +206,8 @@ class Reloading:
         self._tasks = [asyncio.create_task(loop) for loop in (*loops, self._pass_on([*asked.values()]), self._tell())]
         for each in asked:
             if wrong[each]:
-                log.warning("starting with the last good %s, which another worker had read", each.what)
+                if not each.can_be_without:
+                    log.warning("starting with the last good %s, which another worker had read", each.what)
                 self._reject(each, wrong[each])
             else:
                 self._show(each.what, each.version, "")
@@ -239,7 +257,10 @@ class Reloading:
     def _reject(self, each: Watched[Versioned], wrong: str) -> None:
         first, *more = wrong.splitlines()
         for line in (first, *more):
-            log.error("the %s in force stay, for those in the files are wrong: %s", each.what, line)
+            if each.can_be_without:
+                log.error("the %s is not used, for its file is wrong: %s", each.what, line)
+            else:
+                log.error("the %s in force stay, for those in the files are wrong: %s", each.what, line)
         self._count(each.what, "rejected")
         if self._rejected.get(each.what) == wrong:
             return

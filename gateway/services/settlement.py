@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -140,13 +141,13 @@ class Settlement:
         """What is being sent now."""
         return tuple(self._running)
 
-    def stop_revoked(self, is_revoked: Callable[[Claims], bool]) -> None:
-        """Cut what is running with a link that has been revoked."""
-        revoked = [running for running in self._running if running.claims is not None and is_revoked(running.claims)]
-        for running in revoked:
-            running.stop(Reason.TOKEN_REVOKED.text)
-        if revoked:
-            log.info("cut %d running downloads whose links were revoked", len(revoked))
+    def stop_refused(self, refused: Callable[[Claims | None], Reason | None]) -> None:
+        """Cut what is running with a link that has been revoked, and everything where all is frozen."""
+        found = [(running, reason) for running in self._running if (reason := refused(running.claims)) is not None]
+        for running, reason in found:
+            running.stop(reason.text)
+        for text, count in Counter(reason.text for _, reason in found).items():
+            log.info("cut %d running downloads: %s", count, text)
 
     async def _sweep(self) -> None:
         while True:

@@ -12,9 +12,11 @@ from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.typedefs import Handler
 
 from gateway.bootstrap.mail import read_brand
-from gateway.bootstrap.services import Told, open_services
+from gateway.bootstrap.services import open_services
+from gateway.bootstrap.told import Told
 from gateway.bootstrap.work import open_background
 from gateway.errors import FileMissing, OriginError
+from gateway.policy.events import rfc3339
 from gateway.ports import ObjectStore
 from gateway.services.settlement import Running
 from gateway.services.upkeep import Upkeep
@@ -25,13 +27,16 @@ from gateway.web.metrics import (
     BYTES_DELIVERED,
     DOWNLOADS,
     FILES_WRONG,
+    FROZEN,
     JOURNAL_TORN,
     JOURNAL_UP,
     MEMORY_CAP,
     REDIS_UP,
     RELOADS,
+    RULES_ROLLED_BACK,
     SHARDS_CLOSED,
     WEBHOOKS,
+    count_verdict,
 )
 from gateway.web.overload import MEMORY, memory_of_worker, resident
 from gateway.web.status import InForce, WorkerStatus
@@ -70,7 +75,7 @@ async def build_app(settings: Settings, status: WorkerStatus) -> web.Application
                 memory=app[MEMORY],
             )
             app[DOOR] = door
-            watch = asyncio.create_task(_watch(opened.upkeep))
+            watch = asyncio.create_task(_watch(opened.upkeep, status))
             probe = asyncio.create_task(_probe(opened.store, status))
             yield
             probe.cancel()
@@ -123,7 +128,16 @@ def _told(status: WorkerStatus, keeper: Inherited) -> Told:
         status.files[what] = InForce(version, wrong)
         FILES_WRONG.labels(what).set(bool(wrong))
 
-    return Told(on_ledger, settled=_count, reloaded=_count_reload, files=on_files, reload=status.reload, keeper=keeper)
+    return Told(
+        on_ledger,
+        settled=_count,
+        reloaded=_count_reload,
+        files=on_files,
+        verdict=count_verdict,
+        rolled_back=RULES_ROLLED_BACK.set,
+        reload=status.reload,
+        keeper=keeper,
+    )
 
 
 @web.middleware
@@ -167,9 +181,11 @@ async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "download-gateway"
 
 
-async def _watch(look: Callable[[], Upkeep]) -> None:
+async def _watch(look: Callable[[], Upkeep], status: WorkerStatus) -> None:
     while True:
         upkeep = look()
+        status.frozen = rfc3339(upkeep.frozen.since * 1000) if upkeep.frozen else ""
+        FROZEN.set(upkeep.frozen is not None)
         JOURNAL_UP.set(upkeep.journal_up)
         JOURNAL_TORN.set(upkeep.journal_torn)
         SHARDS_CLOSED.set(upkeep.shards_closed)

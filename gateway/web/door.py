@@ -251,8 +251,8 @@ class Door:
         headers = {**SAFE, "X-Request-Id": request_id, "Vary": "Accept, Accept-Language", **more}
         headers["Content-Language"] = language
         retry_after = deny.retry_after if deny else None
-        # Only a rule's message is the shop's own words; what is wrong with a token is told to programs alone.
-        from_shop = deny.message if deny and deny.reason is Reason.RULE_DENIED else None
+        # These messages are the shop's own words; what is wrong with a token is told to programs alone.
+        from_shop = deny.message if deny and deny.reason in (Reason.RULE_DENIED, Reason.FROZEN) else None
         if wants_html(request.headers.get("Accept")):
             page = self._pages.refusal_html(
                 reason, status, request_id, language, message=from_shop, retry_after=retry_after

@@ -108,7 +108,8 @@ class _Pages:
         views = self._supervised.views()
         ready = any(view.ready for view in in_front(views))
         workers = [{"slot": view.slot, "ready": view.ready, "missing": list(view.missing)} for view in views]
-        return web.json_response({"ready": ready, "workers": workers}, status=200 if ready else 503)
+        told = {"ready": ready, "frozen": _frozen(views) or None, "workers": workers}
+        return web.json_response(told, status=200 if ready else 503)
 
     async def metrics(self, _request: web.Request) -> web.Response:
         return web.Response(body=self._supervised.exposition(), headers=_PROMETHEUS)
@@ -120,6 +121,11 @@ class _Pages:
         views = self._supervised.views()
         headers = {"Content-Security-Policy": _PAGE_POLICY}
         return web.Response(text=_page(views), content_type="text/html", charset="utf-8", headers=headers)
+
+
+def _frozen(views: Sequence[WorkerView]) -> str:
+    """Since when all downloads are stopped, by any worker's word, or ""."""
+    return max((view.report.frozen for view in in_front(views) if view.report), default="")
 
 
 def _worker(view: WorkerView) -> dict[str, object]:
@@ -143,6 +149,11 @@ def _worker(view: WorkerView) -> dict[str, object]:
 def _page(views: Sequence[WorkerView]) -> str:
     ready = sum(view.ready for view in views)
     rows = "\n".join(_row(view) for view in views)
+    frozen = (
+        f"<p><strong>Frozen since {escape(since)}: every download is refused.</strong>"
+        if (since := _frozen(views))
+        else ""
+    )
     return f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -157,6 +168,7 @@ th, td {{ border-bottom: 1px solid; padding: .3rem .5rem; text-align: left }}
 </style>
 <h1>download-gateway</h1>
 <p>{ready} of {len(views)} workers ready.</p>
+{frozen}
 <table>
 <thead><tr><th>Worker<th>Process<th>State<th>Redis<th>Origin<th>Connections<th>Downloads<th>Starts</tr></thead>
 <tbody>

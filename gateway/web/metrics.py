@@ -35,6 +35,15 @@ WEBHOOKS = Counter("gateway_webhooks", "Tries to tell the shop of an event.", ["
 RELOADS = Counter(
     "gateway_reloads", "Readings again of rules and geo databases.", ["what", "outcome"], registry=REGISTRY
 )
+RULE_VERDICTS = Counter(
+    "gateway_rule_verdicts", "Words of single rules.", ["rules", "rule", "verdict"], registry=REGISTRY
+)
+RULES_ROLLED_BACK = Gauge(
+    "gateway_rules_rolled_back",
+    "1 while the rules in the file were rolled back.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
 FILES_WRONG = Gauge(
     "gateway_files_wrong",
     "1 while the files are not those in force, being wrong.",
@@ -72,9 +81,25 @@ SHARDS_CLOSED = Gauge(
     multiprocess_mode="livemax",
     registry=REGISTRY,
 )
+FROZEN = Gauge("gateway_frozen", "1 while all downloads are stopped.", multiprocess_mode="livemax", registry=REGISTRY)
 LOOP_LAG = Gauge(
     "gateway_loop_lag_seconds", "Lateness of the slowest event loop.", multiprocess_mode="livemax", registry=REGISTRY
 )
+
+
+RULE_NAMES_MAX = 1000
+OTHER_RULES = "(others)"
+_rule_names: set[str] = set()
+
+
+def count_verdict(rules: str, rule: str, verdict: str) -> None:
+    """One word of a rule. Names are never taken back, so those beyond RULE_NAMES_MAX share one name."""
+    if rule not in _rule_names:
+        if len(_rule_names) >= RULE_NAMES_MAX:
+            rule = OTHER_RULES
+        else:
+            _rule_names.add(rule)
+    RULE_VERDICTS.labels(rules, rule, verdict).inc()
 
 
 class SupervisorMetrics:

@@ -28,7 +28,8 @@ class WorkerStatus:
 
     `missing` holds what the app waits for before it can serve well, in words for ops ("redis: refused"): while it is
     not empty the worker is not ready. `reload` is set on SIGHUP; the app clears it when it has reloaded. `files` is by
-    what they hold ("rules"); a worker whose files are wrong is ready with the last good ones.
+    what they hold ("rules"); a worker whose files are wrong is ready with the last good ones. `frozen`: since when all
+    downloads are stopped (RFC 3339), or "": the worker is ready for all that.
     """
 
     missing: set[str] = field(default_factory=set)
@@ -37,6 +38,7 @@ class WorkerStatus:
     downloads: int = 0
     reload: asyncio.Event = field(default_factory=asyncio.Event)
     files: dict[str, InForce] = field(default_factory=dict)
+    frozen: str = ""
     serving: bool = False
     draining: bool = False
     connections: int = 0
@@ -54,6 +56,7 @@ class WorkerStatus:
             downloads=self.downloads,
             loop_lag_ms=round(self.loop_lag * 1000, 1),
             files=dict(self.files),
+            frozen=self.frozen,
         )
 
 
@@ -70,6 +73,7 @@ class Report:
     downloads: int = 0
     loop_lag_ms: float = 0.0
     files: Mapping[str, InForce] = field(default_factory=dict)
+    frozen: str = ""
     error: str = ""
 
     @property
@@ -79,7 +83,16 @@ class Report:
     @property
     def state(self) -> tuple[object, ...]:
         """The part whose change is told at once."""
-        return (self.serving, self.draining, self.missing, self.redis_ok, self.origin_ok, self.files, self.error)
+        return (
+            self.serving,
+            self.draining,
+            self.missing,
+            self.redis_ok,
+            self.origin_ok,
+            self.files,
+            self.frozen,
+            self.error,
+        )
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self), separators=(",", ":")).encode() + b"\n"

@@ -125,7 +125,10 @@ DOOR = (
     mutant(
         "what is wrong with a token is told as the shop's words",
         "web/door.py",
-        ("deny.message if deny and deny.reason is Reason.RULE_DENIED else None", "deny.message if deny else None"),
+        (
+            "deny.message if deny and deny.reason in (Reason.RULE_DENIED, Reason.FROZEN) else None",
+            "deny.message if deny else None",
+        ),
         test="door/test_answers.py::test_a_page_shows_no_inner_words_as_the_shops",
     ),
     mutant(

@@ -111,7 +111,7 @@ LEDGER = (
     mutant(
         "a revocation does not cut what runs",
         "services/control.py",
-        ('        if any(command.verb == "revoke" for command in commands):\n', "        if not self:\n"),
+        ('        if any(command.verb in ("revoke", "freeze") for command in commands):\n', "        if not self:\n"),
         test="services/test_control.py::test_an_order_is_in_force_within_a_second_and_cuts",
     ),
     mutant(

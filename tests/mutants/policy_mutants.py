@@ -140,6 +140,48 @@ POLICY = (
         test="policy/test_tokens_keys.py::test_no_material_in_reprs",
     ),
     mutant(
+        "who starts after a rollback reads the refused rules again",
+        "bootstrap/rules.py",
+        (
+            "        if rules.version in self._returns:\n            self._file",
+            "        if rules is None:\n            self._file",
+        ),
+        test="test_bootstrap_rules.py::test_who_starts_after_a_rollback_has_what_was_before",
+    ),
+    mutant(
+        "one buyer who tries and tries brings rules down",
+        "services/rollback.py",
+        ("        if link in self._seen:\n            return\n", ""),
+        test="services/test_rollback.py::test_one_buyer_who_tries_and_tries_is_one",
+    ),
+    mutant(
+        "rules that refused many before can never go back",
+        "policy/rollback.py",
+        ("min(terms.factor * base, 1 - (1 - base) / terms.factor)", "terms.factor * base"),
+        test="policy/test_rollback.py::test_when_the_last_version_returns",
+    ),
+    mutant(
+        "a fault of the candidate ends the request",
+        "services/observing.py",
+        ("        except Exception as error:  # noqa: BLE001", "        except KeyError as error:  # noqa: BLE001"),
+        test="door/test_candidate.py::test_a_broken_one_keeps_nobody_from_starting_and_a_fault_in_it_harms_nobody",
+    ),
+    mutant(
+        "a freeze is for show",
+        "policy/decide.py",
+        (
+            "    if (frozen := policy.standing.frozen) is not None:",
+            "    if (frozen := policy.standing.frozen) is claims:",
+        ),
+        test="policy/test_decide.py::test_frozen_comes_before_everything_and_ends_with_the_thaw",
+    ),
+    mutant(
+        "a freeze does not cut what runs",
+        "services/control.py",
+        ('in ("revoke", "freeze") for', 'in ("revoke",) for'),
+        test="door/test_freeze.py::test_all_is_stopped_at_once_and_stays_so",
+    ),
+    mutant(
         "a revoked link is served",
         "policy/decide.py",
         ("    if policy.standing.is_revoked(claims):", "    if claims is None:"),
@@ -334,13 +376,8 @@ POLICY = (
         "broken rules end those that are in force",
         "services/reloading.py",
         (
-            "        fresh = await asyncio.to_thread(self._read_unchanging)\n        before, ",
-            (
-                "        before, self._current = self.current, None\n"
-                "        fresh = await asyncio.to_thread(self._read_unchanging)\n"
-                "        self._current = before\n"
-                "        before, "
-            ),
+            "            self._current = self._without or self._current\n",
+            "            self._current = self._without\n",
         ),
         test="services/test_reloading.py::test_the_last_good_one_stays_loudly",
         shows="LookupError",
@@ -368,9 +405,9 @@ POLICY = (
     ),
     mutant(
         "the live rules are read without their tests",
-        "bootstrap/files.py",
+        "bootstrap/rules.py",
         ("databases_of(settings), tested=True), str(settings.rules)", "databases_of(settings)), str(settings.rules)"),
-        test="test_bootstrap.py::test_the_live_rules_have_to_pass_their_tests",
+        test="test_bootstrap_rules.py::test_the_live_rules_have_to_pass_their_tests",
         shows="DID NOT RAISE",
     ),
     mutant(

@@ -116,8 +116,8 @@ SERVICES = (
         "a link revoked while the ledger was asked is served",
         "services/gatekeeper.py",
         (
-            "standing.is_revoked(claims):\n            return Reason.TOKEN_REVOKED\n        try:",
-            "standing is None:\n            return Reason.TOKEN_REVOKED\n        try:",
+            "(refused := self._control.standing.refused(claims)) is not None:",
+            "(refused := self._control.standing.refused(claims)) is claims:",
         ),
         test="door/test_nothing_lost.py::test_a_link_revoked_while_the_ledger_is_asked_gives_nothing",
     ),

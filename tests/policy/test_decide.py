@@ -88,6 +88,16 @@ def test_a_token_by_itself_is_denied(changes: dict[str, object], reason: Reason)
     assert decision.reason is reason
 
 
+def test_frozen_comes_before_everything_and_ends_with_the_thaw() -> None:
+    standing = Standing()
+    standing.apply(Command("revoke", 5, token_key=CLAIMS.token_key))
+    standing.apply(Command("freeze", 6, message="Back at 18:00."))
+    for claims in (CLAIMS, replace(CLAIMS, plan="gold"), replace(CLAIMS, ip=(ip_network("198.51.100.0/24"),))):
+        assert decided(claims, standing=standing) == Deny(Reason.FROZEN, message="Back at 18:00.")
+    standing.apply(Command("thaw", 7))
+    assert decided(standing=standing) == Deny(Reason.TOKEN_REVOKED)
+
+
 @pytest.mark.parametrize("changes", [{}, {"ip": (ip_network("203.0.113.0/24"),)}, {"expires_at": 0}])
 @pytest.mark.parametrize("downloads", [None, 5])
 def test_allowed_with_its_charge(changes: dict[str, object], downloads: int | None) -> None:

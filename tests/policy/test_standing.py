@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from gateway.policy.claims import TIME_MAX
 from gateway.policy.model import Claims, FileEntry
-from gateway.policy.standing import Command, Standing, is_order_id, read_command, write_command
+from gateway.policy.reasons import Reason
+from gateway.policy.standing import Command, Frozen, Standing, is_order_id, read_command, write_command
 
 LINK = Claims("shop", "t1", 1000, (FileEntry("a"),), issued_at=50, order_id="10001")
 OTHER = replace(LINK, token_id="t2")
@@ -98,10 +99,14 @@ SUBJECTS = st.one_of(
 ORDERS = st.one_of(
     st.builds(lambda time, subject: Command("revoke", time, **subject), TIMES, SUBJECTS),
     st.builds(lambda time, subject, end: Command("extend", time, **subject, expires_at=end), TIMES, SUBJECTS, TIMES),
+    st.builds(lambda time, message: Command("freeze", time, message=message), TIMES, st.sampled_from([None, "a", "b"])),
+    st.builds(lambda time: Command("thaw", time), TIMES),
 )
 
 
 def is_meant(claims: Claims, command: Command) -> bool:
+    if command.verb in ("freeze", "thaw"):
+        return False
     if command.token_key is not None:
         return command.token_key == claims.token_key
     return command.order_id == claims.order_id and (claims.issued_at is None or claims.issued_at <= command.time)
@@ -116,6 +121,29 @@ def test_it_says_what_a_walk_through_all_orders_says(commands: list[Command], cl
     standing = after(*sequence)
     assert standing.is_revoked(claims) is any(command.verb == "revoke" for command in meant)
     assert standing.extended_to(claims) == (ends[-1][1] if ends else None)
+    of_all = [command for command in commands if command.verb in ("freeze", "thaw")]
+    latest = [command for command in of_all if command.time == max(each.time for each in of_all)]
+    freezes = [command.message or "" for command in latest if command.verb == "freeze"]
+    frozen = Frozen(latest[0].time, max(freezes) or None) if freezes else None
+    assert standing.frozen == frozen
+    revoked = Reason.TOKEN_REVOKED if standing.is_revoked(claims) else None
+    assert standing.refused(claims) is (Reason.FROZEN if frozen else revoked)
+    assert standing.refused(None) is (Reason.FROZEN if frozen else None)
+
+
+@pytest.mark.parametrize(
+    ("commands", "since"),
+    [
+        ([Command("freeze", 5)], 5),
+        ([Command("freeze", 5), Command("thaw", 5)], 5),
+        ([Command("freeze", 5), Command("thaw", 6)], None),
+        ([Command("freeze", 7), Command("thaw", 6), Command("freeze", 5)], 7),
+    ],
+)
+def test_the_later_word_counts_and_in_the_same_second_the_freeze(commands: list[Command], since: int | None) -> None:
+    for sequence in permutations(commands):
+        frozen = after(*sequence, *sequence).frozen
+        assert (frozen.since if frozen else None) == since
 
 
 @pytest.mark.parametrize(
@@ -125,6 +153,9 @@ def test_it_says_what_a_walk_through_all_orders_says(commands: list[Command], cl
         Command("revoke", TIME_MAX, order_id="zażółć 🎧 #1"),
         Command("extend", 1, token_key=KEY, expires_at=TIME_MAX),
         Command("extend", 1, order_id="10001", expires_at=0),
+        Command("freeze", 1),
+        Command("freeze", 1, message="Wracamy o 18:00 🎧"),
+        Command("thaw", 1),
     ],
 )
 def test_what_is_written_is_read(command: Command) -> None:

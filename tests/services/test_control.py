@@ -17,7 +17,7 @@ from gateway.backends.embedded_redis import EmbeddedRedis
 from gateway.backends.redis_client import Wire, connect
 from gateway.backends.redis_control import STREAM, RedisControl
 from gateway.policy.model import Claims, FileEntry
-from gateway.policy.standing import Command
+from gateway.policy.standing import Command, Frozen
 from gateway.services.control import SILENCE, Control
 
 LINK = Claims("shop", "t1", 1000, (FileEntry("a"),), issued_at=50, order_id="10001")
@@ -35,8 +35,8 @@ async def soon(holds: Callable[[], bool], within: float = 5.0) -> float:
 
 
 @asynccontextmanager
-async def following(wire: Wire, on_revoked: Callable[[], None] = lambda: None) -> AsyncIterator[Control]:
-    control = Control(RedisControl(wire), on_revoked=on_revoked)
+async def following(wire: Wire, on_refused: Callable[[], None] = lambda: None) -> AsyncIterator[Control]:
+    control = Control(RedisControl(wire), on_refused=on_refused)
     await control.start()
     try:
         yield control
@@ -70,6 +70,22 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     yield Server(embedded, wire)
     await wire.close()
     await asyncio.to_thread(embedded.stop)
+
+
+async def test_a_freeze_is_said_at_the_start_and_cuts_and_a_thaw_is_said(
+    wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    cuts: list[bool] = []
+    await RedisControl(wire).append(Command("freeze", 60))
+    async with following(wire, lambda: cuts.append(True)) as control:
+        assert control.standing.frozen == Frozen(60)
+        assert "all downloads are stopped since 1970-01-01T00:01:00.000Z" in caplog.text
+        await RedisControl(wire).append(Command("thaw", 61))
+        assert await soon(lambda: control.standing.frozen is None) < 1
+        await RedisControl(wire).append(Command("freeze", 61))
+        assert await soon(lambda: cuts == [True, True]) < 1, "at the start, too"
+    assert caplog.text.count("allowed again") == 1
+    assert caplog.text.count("are stopped") == 2
 
 
 async def test_all_of_it_is_in_memory_before_start_returns(wire: Wire) -> None:

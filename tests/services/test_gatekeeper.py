@@ -26,7 +26,7 @@ def unused(*_: object) -> None:
 
 @pytest.fixture
 def read() -> Callable[[Claims], Claims | Deny]:
-    nothing: dict[str, object] = dict.fromkeys(("rules", "geo", "control", "ready", "holding"), unused)
+    nothing: dict[str, object] = dict.fromkeys(("rules", "geo", "control", "ready", "holding", "observing"), unused)
     keeper = Gatekeeper(
         Grounds(keys=KeySet([KEY]), issuer="shop", external_hosts=frozenset(), **nothing),
         **dict.fromkeys(("ledger", "events", "store", "forsake"), unused),

@@ -161,8 +161,13 @@ async def test_what_runs_with_a_revoked_link_is_cut_and_nothing_else(ledger: Led
         one.claims = None if name == "unknown" else Claims("shop", name, 100, (FileEntry("f"),))
         one.cut = lambda name=name: cuts.append(name)
         settlement.begin(one)
-    settlement.stop_revoked(lambda claims: claims.token_id == "b")
+    settlement.stop_refused(
+        lambda claims: Reason.TOKEN_REVOKED if claims is not None and claims.token_id == "b" else None
+    )
     assert cuts == ["b"]
+    settlement.stop_refused(lambda claims: Reason.FROZEN)
+    assert sorted(cuts) == ["a", "b", "b", "unknown"], "all is frozen: also what runs with nobody knows which link"
+    assert {each.stopped for each in settlement.running()} == {"token.revoked", "frozen"}, "the first word stays"
 
 
 async def test_who_stops_settles_what_has_ended(ledger: Ledger) -> None:

@@ -160,6 +160,17 @@ async def test_readyz_says_what_is_missing(view: WorkerView, missing: list[str])
         assert (await session.get("/readyz")).status == 200
 
 
+async def test_a_frozen_gateway_is_ready_and_says_that_it_is_frozen() -> None:
+    frozen = replace(READY, report=Report(serving=True, frozen="2026-11-21T09:30:00.000Z"))
+    async with client(READY, frozen) as session:
+        answer = await session.get("/readyz")
+        assert (answer.status, (await answer.json())["frozen"]) == (200, "2026-11-21T09:30:00.000Z")
+        assert "Frozen since 2026-11-21T09:30:00.000Z" in await (await session.get("/")).text()
+    async with client(READY) as session:
+        assert (await (await session.get("/readyz")).json())["frozen"] is None
+        assert "Frozen" not in await (await session.get("/")).text()
+
+
 async def test_no_workers_is_not_ready() -> None:
     async with client() as session:
         assert (await session.get("/readyz")).status == 503

@@ -20,6 +20,13 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class FreezeAnswer(Answer):
+    """Whether all downloads are stopped, and since when."""
+
+    frozen: bool
+    since: str | None = None
+
+
 class FileUse(Answer):
     """A file of a link, and its downloads so far; `limit` is how many there may be."""
 

@@ -148,6 +148,12 @@ class Email(Body):
     email: Annotated[str, Field(min_length=3, max_length=_ADDRESS_MAX)] = Field(examples=["buyer@example.com"])
 
 
+class Freeze(Body):
+    """Why downloads are stopped, for buyers."""
+
+    message: Text | None = Field(default=None, examples=["Back at 18:00, after maintenance."])
+
+
 class Nothing(Body):
     """An empty object, or no body at all."""
 

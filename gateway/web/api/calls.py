@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from gateway.web.api import links, orders
+from gateway.web.api import freezing, links, orders
 from gateway.web.api.answering import (
     EventsAnswer,
     Extended,
     FoundOrders,
+    FreezeAnswer,
     LinkAnswer,
     LinksAnswer,
     MadeLink,
     OrderAnswer,
     Revoked,
 )
-from gateway.web.api.asking import AskedLink, Email, Nothing, OfOrder, Page, Resend, Search, Until, WhichLine
+from gateway.web.api.asking import AskedLink, Email, Freeze, Nothing, OfOrder, Page, Resend, Search, Until, WhichLine
 from gateway.web.api.call import Call
 
 ROOT = "/api/v1"
@@ -153,4 +154,15 @@ CALLS = (
         refuses=(404, 422),
         example={"email": "buyer@example.com"},
     ),
+    Call(
+        "gateway.freeze",
+        "POST",
+        "/freeze",
+        "ops",
+        "Stop all downloads at once.",
+        freezing.freeze,
+        FreezeAnswer,
+        body=Freeze,
+    ),
+    Call("gateway.thaw", "POST", "/thaw", "ops", "Allow downloads again.", freezing.thaw, FreezeAnswer),
 )

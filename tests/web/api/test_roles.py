@@ -28,6 +28,8 @@ LEAST: dict[str, Role] = {
     "order.grant": "ops",
     "order.extend": "support",
     "order.email": "support",
+    "gateway.freeze": "ops",
+    "gateway.thaw": "ops",
 }
 
 

@@ -1,0 +1,81 @@
+"""What rules said of one request, for who watches them; and what the rules of another file would have said.
+
+Only rules speak here: what plans limit, the ledger refuses, and it is not asked twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from gateway.policy.decide import facts_of, plan_of
+from gateway.policy.model import Allow, Claims, Decision, Deny, DownloadRequest, FileEntry, Place
+from gateway.policy.reasons import Reason
+from gateway.policy.ruleset import RuleSet, Verdict
+
+Outcome = Literal["allow", "deny", "require_account"]
+
+_AFTER_RULES = frozenset({Reason.RULE_DENIED, Reason.ACCOUNT_REQUIRED, Reason.VIEW_NOT_ALLOWED})
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What a candidate file says. `rule` is None where the token itself asks for an account, or its plan is not in the
+    file; `would_deny` as in Verdict.
+    """
+
+    outcome: Outcome
+    rule: str | None
+    version: str
+    would_deny: tuple[str, ...] = ()
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """As event fields."""
+        told = {"outcome": self.outcome, "rule": self.rule, "version": self.version}
+        return {f"candidate.{name}": text for name, text in told.items() if text}
+
+
+def is_judged(decision: Decision) -> bool:
+    """Whether it got as far as the rules."""
+    return isinstance(decision, Allow) or decision.reason in _AFTER_RULES
+
+
+def opinion(
+    rules: RuleSet, claims: Claims, file: FileEntry, request: DownloadRequest, *, place: Place, now: float
+) -> Opinion:
+    """What these rules, with their own plans, say of a request that other rules have judged; `now` in Unix seconds."""
+    plan = plan_of(claims, rules)
+    if isinstance(plan, Deny):
+        return Opinion("deny", None, rules.version)
+    verdict = rules.judge(facts_of(claims, file, request, place=place, plan=plan, now=now))
+    return Opinion(*_outcome(verdict, claims), rules.version, verdict.would_deny)
+
+
+def _outcome(verdict: Verdict, claims: Claims) -> tuple[Outcome, str | None]:
+    if not verdict.allowed:
+        return "deny", verdict.rule
+    if claims.account or verdict.account_rule is not None:
+        return "require_account", verdict.account_rule
+    return "allow", verdict.rule
+
+
+def spoken(decision: Decision) -> Iterator[tuple[str, str]]:
+    """(rule, verdict) of each rule in force that spoke: `allow`, `deny`, `require_account`, or `observe` for one that
+    only observes and would have refused.
+    """
+    yield from ((name, "observe") for name in decision.would_deny)
+    if decision.rule is None:
+        return
+    if isinstance(decision, Allow):
+        yield decision.rule, "allow"
+    elif decision.reason in _AFTER_RULES:
+        yield decision.rule, "deny" if decision.reason is Reason.RULE_DENIED else "require_account"
+
+
+def spoken_beside(said: Opinion) -> Iterator[tuple[str, str]]:
+    """The same of a candidate's rules."""
+    yield from ((name, "observe") for name in said.would_deny)
+    if said.rule is not None:
+        yield said.rule, said.outcome
