@@ -151,3 +151,12 @@ def _seconds(text: str, name: str) -> int:
     if not _NUMBER.fullmatch(text):
         raise NotRecorded(f"its {name} cannot be read")
     return int(text)
+
+
+_DATABASES = {"city": ("City", "Country", "Enterprise"), "asn": ("ASN", "ISP"), "anonymous": ("Anonymous",)}
+"""The part of a database's type (as in its `geo.version`) that tells its kind."""
+
+
+def databases_of(version: str) -> frozenset[str]:
+    """Which geo databases answered, of `city`, `asn`, `anonymous`, by an event's `geo.version`."""
+    return frozenset(kind for kind, words in _DATABASES.items() if any(word in version for word in words))
