@@ -6,7 +6,7 @@ The words are docs/architecture.md, "What counts as a download"; the scripts bac
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gateway.policy.counting import REFUNDS_MAX, REPEATS_MAX, CountingRules, budget, refund_below, window
 from gateway.policy.model import Charge, Device
@@ -19,14 +19,14 @@ SMALLEST_WINDOW = 65_536
 
 @dataclass(slots=True, eq=False)
 class Ask:
-    """A request as the ledger meets it. `at` in Unix seconds; `size` None where no event told it; `start` −1 for a
-    multipart answer, `asked` its body bytes; `elsewhere`: it is sent to another server (see ports.ReserveAsk).
+    """A request as the ledger meets it. `at` in Unix seconds; `start` −1 for a multipart answer, `asked` its body
+    bytes; `elsewhere`: it is sent to another server (see ports.ReserveAsk). Without an `etag` the size is a guess.
     """
 
     request_id: str
     file: str
     at: float
-    size: int | None
+    size: int
     etag: str | None
     start: int
     asked: int
@@ -36,7 +36,7 @@ class Ask:
 
     @property
     def full(self) -> bool:
-        return self.asked == (self.size or 0)
+        return self.asked == self.size
 
 
 @dataclass(slots=True, eq=False)
@@ -51,7 +51,7 @@ class Transfer:
 
     id: str
     file: str
-    size: int | None
+    size: int
     etag: str | None
     device: Device
     elsewhere: bool
@@ -70,8 +70,14 @@ class Transfer:
 
     def left(self, repeats: int = 0) -> int:
         """Bytes that its budget still allows, with so many more repeats."""
-        size = self.size or 0
-        return budget(size) + (self.repeats + repeats) * size - self.acked - self.inflight
+        return budget(self.size) + (self.repeats + repeats) * self.size - self.acked - self.inflight
+
+    def learn(self, size: int, etag: str | None) -> None:
+        """What its file really is, where that was a guess."""
+        if self.is_complete():
+            self.acked = self.acked // self.size * size
+            self.spans = [(0, size)]
+        self.size, self.etag = size, etag
 
     def credit(self, start: int, delivered: int, at: float) -> None:
         """So many bytes were acknowledged, from `start` on (−1: of several ranges)."""
@@ -164,13 +170,12 @@ class TokenLedger:
         transfer = joined or self._open(ask, recorded or ask.request_id)
         if not transfer.charged:
             self._pay(transfer, ask)
-        if transfer.size is None:
-            transfer.size, transfer.etag = ask.size, ask.etag
-        granted = 0 if ask.elsewhere else window(ask.asked, ask.size or 0, ask.start)
+        if transfer.etag is None and ask.etag is not None:
+            transfer.learn(ask.size, ask.etag)
         transfer.repeats += repeats
+        granted = 0 if ask.elsewhere else min(window(ask.asked, ask.size, ask.start), max(transfer.left(), 0))
         transfer.inflight += granted
-        self._live += not transfer.live
-        transfer.live += 1
+        self._arrive(transfer)
         if self._running is None:
             self._running = {}
         self._running[ask.request_id] = _Running(ask, transfer, granted, recorded or transfer.id)
@@ -190,21 +195,24 @@ class TokenLedger:
             return
         ask, transfer = running.ask, running.transfer
         transfer.inflight -= running.granted
-        delivered, bought = closing.delivered, 0
-        if closing.transfer_id != running.recorded:
-            here = max(min(delivered, transfer.left()), 0)
+        here = closing.delivered
+        bought = 0
+        if closing.transfer_id != running.recorded if as_recorded else here > transfer.left():
+            here = max(min(here, transfer.left()), 0)
             transfer.credit(ask.start, here, closing.at)
             self._leave(transfer)
-            other = self.known(ask.file, closing.transfer_id) if as_recorded else self.find(ask)
-            transfer = other or self._open(ask, closing.transfer_id)
+            rest = replace(ask, start=0, asked=closing.delivered - here, at=closing.at)
+            other = self.known(ask.file, closing.transfer_id) if as_recorded else self.find(rest)
+            if not as_recorded and self.refused(rest, other) is not None:
+                return
+            transfer = other or self._open(rest, closing.transfer_id if as_recorded else f"{ask.request_id}.1")
             bought = int(not transfer.charged)
             if bought:
-                self._pay(transfer, ask)
-            self._live += not transfer.live
-            transfer.live += 1
-            transfer.credit(ask.start + here if ask.start >= 0 else -1, delivered - here, closing.at)
+                self._pay(transfer, rest)
+            self._arrive(transfer)
+            transfer.credit(ask.start + here if ask.start >= 0 else -1, rest.asked, closing.at)
         else:
-            transfer.credit(ask.start, delivered, closing.at)
+            transfer.credit(ask.start, here, closing.at)
         self._leave(transfer)
         if as_recorded:
             given_back = closing.counted < bought and transfer.charged
@@ -218,8 +226,12 @@ class TokenLedger:
         if transfer.elsewhere:
             return False
         free = closing.origin_failed and transfer.acked == 0
-        small = transfer.acked < refund_below(transfer.size or 0, self._counting.free_below)
+        small = transfer.acked < refund_below(transfer.size, self._counting.free_below)
         return free or (small and self._refunds < REFUNDS_MAX)
+
+    def _arrive(self, transfer: Transfer) -> None:
+        self._live += not transfer.live
+        transfer.live += 1
 
     def _leave(self, transfer: Transfer) -> None:
         transfer.live -= 1
@@ -241,7 +253,7 @@ class TokenLedger:
 
     def _repeats(self, transfer: Transfer, ask: Ask) -> int | None:
         """The repeats (0 or 1) that a join uses up; None where the request may not join."""
-        known = transfer.size is not None and ask.size is not None
+        known = transfer.etag is not None and ask.etag is not None
         if known and (transfer.size != ask.size or transfer.etag != ask.etag):
             return None
         early = ask.at <= transfer.opened + self._counting.repeat_window
@@ -251,14 +263,12 @@ class TokenLedger:
             return None
         if transfer.live == 0 and ask.at > transfer.last + self._counting.resume_window:
             return None
-        if not early and (transfer.is_complete() or not known):
+        if not early and transfer.is_complete():
             return None
-        if not known:
-            return 0
         begun = transfer.acked + transfer.inflight > 0
         repeats = int(ask.full and early and begun and transfer.repeats < REPEATS_MAX)
         left = transfer.left(repeats)
-        fits = window(ask.asked, ask.size or 0, ask.start) <= left or (ask.start > 0 and left >= SMALLEST_WINDOW)
+        fits = window(ask.asked, ask.size, ask.start) <= left or (ask.start > 0 and left >= SMALLEST_WINDOW)
         return repeats if fits else None
 
     def _open(self, ask: Ask, transfer_id: str) -> Transfer:

@@ -34,6 +34,8 @@ _NO_STANDING = Standing()
 _NOBODY = Device(None, "", None)
 _RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})", re.IGNORECASE)
 _PARTIAL = "206"
+_UNTOLD = 1024 * 1024
+"""Taken for the size of a file of which no event has told it yet."""
 
 
 class InForce:
@@ -113,7 +115,7 @@ def ask_of(fields: Fields, at: float, in_force: InForce, sizes: Sizes) -> Ask:
     device = Device(
         fields.get("device.cookie", own), fields.get("client.network", ""), fields.get("user_agent.original"), own
     )
-    size, etag = sizes.get(file, (None, None))
+    size, etag = sizes.get(file, (_UNTOLD, None))
     asked, status = fields.get("bytes.asked"), fields.get("http.response.status_code")
     start, length = _span(fields.get("http.request.range"), size)
     if asked is not None:
@@ -127,7 +129,7 @@ def ask_of(fields: Fields, at: float, in_force: InForce, sizes: Sizes) -> Ask:
 
 def is_peek(fields: Fields, ask: Ask) -> bool:
     """Whether its answer has no body, so that nothing is charged."""
-    return fields.get("http.request.method") == "HEAD" or (not ask.elsewhere and ask.size is not None and not ask.asked)
+    return fields.get("http.request.method") == "HEAD" or (not ask.elsewhere and not ask.asked)
 
 
 def closing_of(fields: Fields, at: float) -> Closing:
@@ -142,10 +144,8 @@ def closing_of(fields: Fields, at: float) -> Closing:
     )
 
 
-def _span(header: str | None, size: int | None) -> tuple[int, int]:
+def _span(header: str | None, size: int) -> tuple[int, int]:
     """Where the answer starts (−1: of several ranges), and how long it is."""
-    if size is None:
-        return 0, 0
     if header is None:
         return 0, size
     match = _RANGE.fullmatch(header.replace(" ", ""))
