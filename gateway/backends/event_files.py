@@ -63,7 +63,9 @@ def _checked(path: Path) -> Path:
         with path.open("rb"):
             return path
     except OSError as error:
-        raise GatewayError(f"{path} cannot be read ({error.strerror}); name a file of `gateway events export`") from None
+        raise GatewayError(
+            f"{path} cannot be read ({error.strerror}); name a file of `gateway events export`"
+        ) from None
 
 
 def _begins(path: Path) -> str:
@@ -75,14 +77,15 @@ def _read(path: Path, progress: Callable[[int], None]) -> Iterator[dict[str, str
     with path.open("rb") as raw:
         lines: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == b"\x1f\x8b" else raw
         try:
-            for number, line in enumerate(lines, 1):  # noqa: B007  it is asked where a line is wrong
+            for number, line in enumerate(lines, 1):
                 yield _event(line)
                 if number % 4096 == 0:
                     progress(raw.tell() - told)
                     told = raw.tell()
         except (ValueError, EOFError, OSError) as error:
-            what = "is no event" if isinstance(error, ValueError) else "ends too early or is damaged"
-            raise GatewayError(f"{path}:{number + 1}: {what}; name a file of `gateway events export`") from None
+            wrong = isinstance(error, ValueError)
+            where, what = (number, "is no event") if wrong else (number + 1, "ends too early or is damaged")
+            raise GatewayError(f"{path}:{where}: {what}; name a file of `gateway events export`") from None
         progress(raw.tell() - told)
 
 

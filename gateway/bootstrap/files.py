@@ -21,7 +21,7 @@ def read_rules(settings: Settings) -> RuleSet:
     """The settings' rules as they are now, or NO_RULES. Raises SettingsError with a line per mistake."""
     if settings.rules is None:
         return NO_RULES
-    return rules_file.read_rules(settings.rules, _databases(settings))
+    return rules_file.read_rules(settings.rules, geo_databases(settings))
 
 
 def read_products(settings: Settings, rules: RuleSet) -> Catalogue:
@@ -34,7 +34,7 @@ def read_products(settings: Settings, rules: RuleSet) -> Catalogue:
 def check_policy(settings: Settings) -> None:
     """Read rules and geo databases once, so that nothing is started that could not serve. Raises SettingsError."""
     mistakes = []
-    for read in (lambda settings: read_products(settings, read_rules(settings)), _read_geo):
+    for read in (lambda settings: read_products(settings, read_rules(settings)), read_geo):
         try:
             read(settings)
         except SettingsError as error:
@@ -43,13 +43,15 @@ def check_policy(settings: Settings) -> None:
         raise SettingsError("\n".join(mistakes))
 
 
-def _databases(settings: Settings) -> frozenset[str]:
+def geo_databases(settings: Settings) -> frozenset[str]:
+    """The kinds of geo databases that the settings name, of `city`, `asn`, `anonymous`."""
     geo = settings.geo
     named = {"city": geo and geo.city, "asn": geo and geo.asn, "anonymous": geo and geo.anonymous}
     return frozenset(name for name, path in named.items() if path is not None)
 
 
-def _read_geo(settings: Settings) -> Databases:
+def read_geo(settings: Settings) -> Databases:
+    """The settings' geo databases; without any, every address is a Place of Nones. Raises SettingsError."""
     geo = settings.geo
     return Databases() if geo is None else Databases.load(geo.city, geo.asn, geo.anonymous)
 
@@ -58,7 +60,7 @@ def watched_rules(settings: Settings, keeper: Keeper) -> Watched[RuleSet]:
     what = "rules"
     if settings.rules is None:
         return Watched(what, lambda: NO_RULES, None)
-    file, name = RulesFile(settings.rules, _databases(settings)), str(settings.rules)
+    file, name = RulesFile(settings.rules, geo_databases(settings)), str(settings.rules)
 
     def keep(_: RuleSet) -> None:
         if copy := file.take_copy():
@@ -82,7 +84,7 @@ def watched_geo(settings: Settings, keeper: Keeper) -> Watched[Databases]:
 
     return Watched(
         what,
-        lambda: _read_geo(settings),
+        lambda: read_geo(settings),
         partial(maxmind.fingerprint, (geo.city, geo.asn, geo.anonymous)),
         # A look-up never spans an await, so on the event loop none can be under way in what is being closed.
         Databases.close,

@@ -15,7 +15,6 @@ from gateway.bootstrap.files import watched_geo, watched_products, watched_rules
 from gateway.bootstrap.orders import Orders, open_orders
 from gateway.bootstrap.origin import open_store
 from gateway.bootstrap.redis import open_journal, open_ledger, open_redis, open_sums
-from gateway.policy.counting import CountingRules
 from gateway.policy.ruleset import RuleSet
 from gateway.ports import EventLog, Ledger, ObjectStore, SumMemory
 from gateway.services import shelf
@@ -129,9 +128,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             ledger=ledger,
             events=events,
             store=store,
-            counting=CountingRules(
-                settings.counting.resume_window, settings.counting.repeat_window, settings.counting.free_below
-            ),
+            counting=settings.counting.rules,
             shards=settings.shards,
             forsake=settlement.forsake,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ import click
 
 from gateway.cli.options import config_option, duration
 from gateway.cli.output import print_json, with_tools
+from gateway.cli.progress import Progress
 from gateway.policy.events import TYPES
 from gateway.policy.shards import shard_of
 
@@ -45,7 +45,7 @@ def _moment(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="To this file; gzipped if it ends in .gz."
 )
 @config_option
-def export(  # noqa: PLR0913, PLR0917  # one parameter per option
+def export(  # noqa: PLR0917  # one parameter per option
     since: int | None,
     until: int | None,
     order: str | None,
@@ -64,7 +64,7 @@ def export(  # noqa: PLR0913, PLR0917  # one parameter per option
         total, written = sum([await tools.events.count(shard) for shard in shards]), 0
         with (
             nullcontext(print_json) if output is None else writing(output) as write,
-            progress(total, "events") as advance,
+            Progress(total, "events") as advance,
         ):
             for shard in shards:
                 async for number, fields in tools.events.scan(shard, since):
@@ -79,29 +79,3 @@ def export(  # noqa: PLR0913, PLR0917  # one parameter per option
     count = with_tools(config, work)
     where = "" if output is None else f" to {output}"
     print(f"{count} events written{where}", file=sys.stderr)
-
-
-class progress:  # noqa: N801  # it reads as the function that it is
-    """A bar on a terminal's stderr, else nothing. Gives what is told of each step."""
-
-    STEP = 2000
-
-    def __init__(self, length: int, label: str) -> None:
-        self._bar = click.progressbar(
-            length=length, label=label, file=sys.stderr, hidden=not sys.stderr.isatty(), show_pos=False
-        )
-        self._due = 0
-
-    def __enter__(self) -> Callable[[int], None]:
-        self._bar.__enter__()
-        return self._advance
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.update(self._due)
-        self._bar.__exit__(None, None, None)
-
-    def _advance(self, steps: int) -> None:
-        self._due += steps
-        if self._due >= self.STEP:
-            self._bar.update(self._due)
-            self._due = 0

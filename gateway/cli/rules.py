@@ -10,7 +10,9 @@ from gateway.cli.lazy import LazyGroup, Table
 
 
 class _Rules(LazyGroup):
-    table: ClassVar[Table] = {}
+    table: ClassVar[Table] = {
+        "replay": ("gateway.cli.rules_replay:replay", "Show whom a candidate file would refuse or let in."),
+    }
 
 
 @click.group(cls=_Rules, epilog="Example: gateway rules check rules/rules.yaml")

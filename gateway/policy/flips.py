@@ -1,4 +1,4 @@
-"""Requests that come out otherwise, gathered for people: by whom they are of, which way they flip, and what flips them."""
+"""Requests that come out otherwise, gathered for people: whose they are, which way they flip, and what flips them."""
 
 from __future__ import annotations
 

@@ -32,6 +32,8 @@ _BEFORE_DECISION = frozenset({
     "token.malformed", "token.signature", "token.not_yet", "file.unknown", "link.unknown",
     "geo.down", "orders.down", "overload", "draining",
 })  # fmt: skip
+_REQUESTS = frozenset({"download.allowed", "download.denied"})
+_CLOSINGS = frozenset({"download.finished", "download.lost"})
 _BEFORE_RULES = frozenset({"token.revoked", "token.ip", "order.unpaid"})
 _AFTER_DECISION = frozenset({"origin.down", "origin.changed", "origin.timeout", "redis.down", "file.missing"})
 _LINK_PAGE = "they asked for a link's page, whose event does not say which of its files could be had"
@@ -81,11 +83,13 @@ class Replay:
     def take(self, fields: Fields) -> Sequence[Change]:
         """The requests that this event shows to come out otherwise: its own, or one that waited for a place."""
         kind = fields.get("type")
-        if kind not in ("download.allowed", "download.denied", "download.finished", "download.lost"):
-            return ()
-        if kind in ("download.finished", "download.lost"):
+        if kind in _CLOSINGS:
             token = self._tokens.get(fields.get("token.id", ""))
-            return () if token is None else self._changes(token, token.close(fields))
+            if token is None:
+                return ()
+            return self._changes(token, token.close_and_call(fields)) if token.waiting else token.close(fields)
+        if kind not in _REQUESTS:
+            return ()
         at = 0.0
         try:
             at = moment_of(fields)
@@ -117,7 +121,7 @@ class Replay:
         token = self._tokens.get(fields["token.id"])
         if token is None:
             token = self._tokens[fields["token.id"]] = Token(self._counting)
-        waited = self._changes(token, token.give_up(at))
+        waited = self._changes(token, token.give_up(at)) if token.waiting else ()
         if "file.size" in fields:
             self._sizes[file] = (int(fields["file.size"]), fields.get("file.etag", ""))
         if not is_told:
@@ -131,7 +135,7 @@ class Replay:
         except NotRecorded:
             self._remember(token, fields, at)
             raise
-        return [*waited, *said]
+        return [*waited, *said] if waited else said
 
     def _remember(self, token: Token, fields: Fields, at: float) -> None:
         if fields["type"] == "download.allowed":
@@ -153,7 +157,7 @@ class Replay:
             unfit = unfit_for(terms.claims, file_of(file), plan, standing=terms.standing, hosts=self._hosts, now=at)
             if unfit is not None:
                 return self._refused(token, fields, terms, unfit)
-        verdict = self._verdicts.of(fields, plan.name)
+        verdict = self._verdicts.of(fields, terms.claims, plan.name, at)
         denied = refused_by(verdict, plan, account=terms.claims.account, view=fields.get("file.use") == "view")
         if denied is not None:
             return self._refused(token, fields, terms, denied)
@@ -162,7 +166,12 @@ class Replay:
                 return self._refused(token, fields, terms, Deny(Reason.TOKEN_EXPIRED, rule=verdict.rule))
             self.counts.unchanged += 1
             return ()
-        passed = Passed(fields, at, terms, plan, verdict, terms.in_force(plan, verdict.limits))
+        in_force = terms.in_force(plan, verdict.limits)
+        if not reason and token.stands(fields, at, terms, in_force):
+            token.remember(fields, at, in_force, self._sizes)
+            self.counts.unchanged += 1
+            return ()
+        passed = Passed(fields, at, terms, plan, verdict, in_force)
         return self._changes(token, token.ask(passed, self._sizes))
 
     def _changes(self, token: Token, said: Iterator[Said]) -> Sequence[Change]:

@@ -106,7 +106,7 @@ class _Running:
     recorded: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Closing:
     """How a request ended, by its closing event. `transfer_id` and `counted` as recorded; `at` in Unix seconds."""
 

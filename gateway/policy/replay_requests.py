@@ -13,7 +13,7 @@ from gateway.policy.recorded import claims_of
 from gateway.policy.recorded import limits_of as limits_written
 from gateway.policy.replay_ledger import Ask, Closing
 from gateway.policy.ruleset import RuleSet
-from gateway.policy.standing import Command, Standing
+from gateway.policy.standing import Standing
 
 Fields = Mapping[str, str]
 Sizes = Mapping[str, tuple[int, str]]
@@ -30,7 +30,6 @@ _TOKEN = (
     "customer.id",
     "tier",
 )
-_NO_STANDING = Standing()
 _NOBODY = Device(None, "", None)
 _RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})", re.IGNORECASE)
 _PARTIAL = "206"
@@ -68,36 +67,45 @@ def in_force_of(text: str) -> InForce:
     return InForce(limits_written(text))
 
 
+class _Extended(Standing):
+    """The one token's, as its event says it."""
+
+    def __init__(self, to: int | None) -> None:
+        super().__init__()
+        self._to = to
+
+    def extended_to(self, claims: Claims) -> int | None:
+        return self._to
+
+
+_NOT_EXTENDED = _Extended(None)
+
+
 class Terms:
     """What a token may under the candidate: its plan, or that there is none of this name; until when (Unix s)."""
 
-    __slots__ = ("_in_force", "claims", "expires_at", "plan", "standing")
+    __slots__ = ("_of", "claims", "expires_at", "plan", "standing")
 
     def __init__(self, claims: Claims, rules: RuleSet, extended_to: int | None) -> None:
         self.claims = claims
         self.plan: Plan | Deny = plan_of(claims, rules)
-        self.standing = _NO_STANDING
-        if extended_to is not None:
-            self.standing = Standing()
-            self.standing.apply(Command("extend", 0, token_key=claims.token_key, expires_at=extended_to))
+        self.standing: Standing = _NOT_EXTENDED if extended_to is None else _Extended(extended_to)
         self.expires_at = claims.expires_at
         if isinstance(self.plan, Plan):
             self.expires_at = expiry_of(claims, self.plan, self.standing)
-        self._in_force: dict[Limits, InForce] = {}
+        self._of: tuple[Limits, InForce] | None = None
 
     def in_force(self, plan: Plan, by_rules: Limits) -> InForce:
         """The limits of plan, token and rules together."""
-        found = self._in_force.get(by_rules)
-        if found is None:
-            found = in_force_of(str(limits_of(self.claims, plan, self.standing, by_rules)))
-            self._in_force[by_rules] = found
-        return found
+        if self._of is None or self._of[0] != by_rules:
+            limits = limits_of(self.claims, plan, self.standing, by_rules)
+            self._of = (by_rules, in_force_of(str(limits)))
+        return self._of[1]
 
 
 def token_texts(fields: Fields) -> tuple[str | None, ...]:
     """What of an event its Terms are made from."""
-    get = fields.get
-    return tuple([get(name) for name in _TOKEN])
+    return tuple(map(fields.get, _TOKEN))
 
 
 def terms_of(fields: Fields, rules: RuleSet) -> Terms:

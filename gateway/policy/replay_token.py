@@ -47,61 +47,65 @@ class Token:
     would not have been.
     """
 
-    __slots__ = ("_waiting", "diverged", "ledger", "terms", "texts")
+    __slots__ = ("diverged", "ledger", "terms", "texts", "waiting")
 
     def __init__(self, counting: CountingRules) -> None:
         self.ledger = TokenLedger(counting)
         self.diverged = False
         self.texts: tuple[str | None, ...] = ()
         self.terms: Terms | None = None
-        self._waiting: list[_Waiting] | None = None
+        self.waiting: list[_Waiting] | None = None
 
     def remember(self, fields: Fields, at: float, in_force: InForce, sizes: Sizes) -> None:
         """A request was let through, just as its event says."""
         ask = ask_of(fields, at, in_force, sizes)
         self.ledger.enter(ask, self._recorded(fields, ask), fields.get("transfer.id", ""))
 
+    def stands(self, fields: Fields, at: float, terms: Terms, in_force: InForce) -> bool:
+        """Whether what the ledger said of a request then is right here too."""
+        reason = fields.get("reason", "")
+        if not reason and "unchecked" in fields:
+            return True
+        if self.diverged or at >= terms.expires_at or not in_force.is_written(fields.get("limits", "")):
+            return False
+        return not reason or reason.startswith("limit.")
+
     def ask(self, passed: Passed, sizes: Sizes) -> Iterator[Said]:
         """What the ledger says of a request; nothing yet where it waits for a place."""
         fields, at = passed.fields, passed.at
-        reason = fields.get("reason", "")
-        if not self.diverged and at < passed.terms.expires_at and passed.in_force.is_written(fields.get("limits", "")):
-            if not reason:
+        if self.stands(fields, at, passed.terms, passed.in_force):
+            reason = fields.get("reason")
+            if reason is None:
                 self.remember(fields, at, passed.in_force, sizes)
-                yield passed, None
-                return
-            if reason.startswith("limit."):
-                yield passed, Reason.named(reason)
-                return
-        if not reason and fields.get("unchecked"):
-            self.remember(fields, at, passed.in_force, sizes)
-            yield passed, None
+            yield passed, None if reason is None else Reason.named(reason)
             return
         ask = ask_of(fields, at, passed.in_force, sizes)
         yield from self._try(_Waiting(passed, ask), last=is_peek(fields, ask))
 
     def give_up(self, at: float) -> Iterator[Said]:
         """Refuse those that have waited for too long at this moment (Unix s)."""
-        if self._waiting:
-            late = [each for each in self._waiting if each.passed.at + PLACE_PATIENCE < at]
-            self._waiting = [each for each in self._waiting if each not in late] or None
+        if self.waiting:
+            late = [each for each in self.waiting if each.passed.at + PLACE_PATIENCE < at]
+            self.waiting = [each for each in self.waiting if each not in late] or None
             for each in late:
                 yield from self._try(each, last=True)
 
-    def close(self, fields: Fields) -> Iterator[Said]:
-        """A request has ended; who waited may come in."""
-        at = moment_of(fields)
-        yield from self.give_up(at)
-        closing = closing_of(fields, at)
-        for each in self._waiting or ():
-            if each.passed.fields.get("request.id") == closing.request_id:
+    def close(self, fields: Fields) -> tuple[()]:
+        """A request has ended, and nobody waits."""
+        self.ledger.close(closing_of(fields, moment_of(fields)), as_recorded=not self.diverged)
+        return ()
+
+    def close_and_call(self, fields: Fields) -> Iterator[Said]:
+        """A request has ended; who waits may come in."""
+        yield from self.give_up(moment_of(fields))
+        for each in self.waiting or ():
+            if each.passed.fields.get("request.id") == fields.get("request.id"):
                 each.closing = fields
                 return
-        self.ledger.close(closing, as_recorded=not self.diverged)
-        if self._waiting:
-            waiting, self._waiting = self._waiting, None
-            for each in waiting:
-                yield from self._try(each, last=False)
+        self.close(fields)
+        waiting, self.waiting = self.waiting, None
+        for each in waiting or ():
+            yield from self._try(each, last=False)
 
     def _try(self, waiting: _Waiting, *, last: bool) -> Iterator[Said]:
         passed, ask = waiting.passed, waiting.ask
@@ -111,7 +115,7 @@ class Token:
             return
         reason = self.ledger.refused(ask, joined)
         if reason is Reason.LIMIT_CONCURRENT and not last:
-            self._waiting = [*(self._waiting or ()), waiting]
+            self.waiting = [*(self.waiting or ()), waiting]
             return
         if reason is None:
             self._let_in(waiting, joined)

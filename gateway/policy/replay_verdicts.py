@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from functools import lru_cache
 
 from gateway.policy.conditions.base import Condition
 from gateway.policy.conditions.combined import All, Any, Not
-from gateway.policy.model import Address, Place
-from gateway.policy.recorded import NotRecorded, databases_of, read_recorded
+from gateway.policy.model import Address, Claims, Facts, Place
+from gateway.policy.recorded import NotRecorded, address_of, agent_of, databases_of, file_of, place_of
 from gateway.policy.ruleset import RuleSet, Verdict
 
 LookUp = Callable[[Address], Place]
@@ -49,33 +48,41 @@ class Verdicts:
         self._known: dict[tuple[str | None, ...], Verdict] = {}
         self._has_databases = lru_cache(64)(lambda version: rules.needs <= databases_of(version))
 
-    def of(self, fields: Mapping[str, str], plan: str) -> Verdict:
-        """What the rules say of an event's request under this plan ("": none). Raises NotRecorded."""
+    def of(self, fields: Mapping[str, str], claims: Claims, plan: str, at: float) -> Verdict:
+        """What the rules say of an event's request under this plan ("": none), at `at` (Unix s). Raises NotRecorded."""
         if self._names is None:
-            return self._judge(fields, plan)
-        get = fields.get
-        key = (plan, *[get(name) for name in self._names])
+            return self._judge(fields, claims, plan, at)
+        key = (plan, *map(fields.get, self._names))
         verdict = self._known.get(key)
         if verdict is None:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            verdict = self._judge(fields, plan)
+            verdict = self._judge(fields, claims, plan, at)
             if self._has_databases(fields.get("geo.version", "")):
                 self._known[key] = verdict
         return verdict
 
-    def _judge(self, fields: Mapping[str, str], plan: str) -> Verdict:
-        if not self._asks_agent and _AGENT in fields:
-            fields = {name: text for name, text in fields.items() if name != _AGENT}
-        recorded = read_recorded(fields)
-        if not self._has_databases(fields.get("geo.version", "")):
-            if self._look_up is None or not self._can_look_up:
-                missing = sorted(self._rules.needs - databases_of(fields.get("geo.version", "")))
-                raise NotRecorded(
-                    f"the rules ask geo.{missing[0]}, which was not there then and is not in the settings"
-                )
-            recorded = replace(recorded, place=self._look_up(recorded.address))
-        return self._rules.judge(recorded.facts(plan or None))
+    def _judge(self, fields: Mapping[str, str], claims: Claims, plan: str, at: float) -> Verdict:
+        facts = Facts(
+            claims=claims,
+            file=file_of(fields["file.key"]),
+            plan=plan or None,
+            address=address_of(fields),
+            place=self._place(fields),
+            method=fields.get("http.request.method", ""),
+            user_agent=agent_of(fields) if self._asks_agent else "",
+            now=at,
+        )
+        return self._rules.judge(facts)
+
+    def _place(self, fields: Mapping[str, str]) -> Place:
+        version = fields.get("geo.version", "")
+        if self._has_databases(version):
+            return place_of(fields)
+        if self._look_up is None or not self._can_look_up:
+            missing = min(self._rules.needs - databases_of(version))
+            raise NotRecorded(f"the rules ask geo.{missing}, which was not there then and is not in the settings now")
+        return self._look_up(address_of(fields))
 
 
 def _leaves(when: Iterable[Condition]) -> Iterator[Condition]:

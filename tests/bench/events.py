@@ -1,7 +1,7 @@
 """Writes made-up events as a busy shop would have them, for measuring `rules replay`: to a file, or to a Redis stream.
 
-    python tests/bench/events.py 1000000 /tmp/events.jsonl
-    python tests/bench/events.py 1000000 redis://127.0.0.1:6379/0
+python tests/bench/events.py 1000000 /tmp/events.jsonl
+python tests/bench/events.py 1000000 redis://127.0.0.1:6379/0
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def events(count: int) -> Iterator[dict[str, str]]:
     now_ms = int(time.time() * 1000)
     at = now_ms - DAYS * 86_400_000
     step = DAYS * 86_400_000 // max(count, 1)
-    files = [(f"music/{number // 12}/track-{number % 12}.flac", chance.randrange(10**6, 10**8)) for number in range(600)]
+    files = [
+        (f"music/{number // 12}/track-{number % 12}.flac", chance.randrange(10**6, 10**8)) for number in range(600)
+    ]
     places = [
         Place(country, continent, f"{country}-{region:02d}", f"City {region}", 64500 + region, frozenset(), GEO)
         for country, continent in (("PL", "EU"), ("DE", "EU"), ("US", "NA"), ("JP", "AS"), ("CU", "NA"))
@@ -52,12 +54,12 @@ def events(count: int) -> Iterator[dict[str, str]]:
         buyer = chance.randrange(tokens)
         own = random.Random(buyer)
         file, size = files[(own.randrange(600) + chance.randrange(3)) % 600]
-        place = places[own.randrange(60)]
+        place = places[own.choice((own.randrange(48), own.randrange(48), own.randrange(48), own.randrange(60)))]
         address = f"198.{18 + own.randrange(2)}.{own.randrange(256)}.{own.randrange(1, 255)}"
         claims = Claims(
-            "", f"{buyer:032x}", (at // 1000) + 30 * 86_400, (), issued_at=(now_ms // 1000) - 40 * 86_400,
-            customer_id=f"c{buyer % 50_000}", order_id=str(100_000 + buyer), plan=own.choice([None, "standard", "gold"]),
-            tier=own.choice([None, "free"]), limits=Limits(),
+            "", f"{buyer:032x}", (now_ms // 1000) + own.randrange(1, 90) * 86_400, (),
+            issued_at=(now_ms // 1000) - 40 * 86_400, customer_id=f"c{buyer % 50_000}", order_id=str(100_000 + buyer),
+            plan=own.choice([None, "standard", "gold"]), tier=own.choice([None, None, None, "free"]), limits=Limits(),
         )  # fmt: skip
         request_id = f"019ac5f0-{number:012x}-7000-8000"
         request = DownloadRequest(
@@ -92,8 +94,7 @@ def main(count: int, target: str) -> None:
     made = islice(events(count), count)
     if "://" not in target:
         with Path(target).open("w", encoding="utf-8") as out:
-            for event in made:
-                out.write(json.dumps(event, separators=(",", ":")) + "\n")
+            out.writelines(json.dumps(event, separators=(",", ":")) + "\n" for event in made)
         return
     with Redis.from_url(target) as client:
         while batch := list(islice(made, 500)):

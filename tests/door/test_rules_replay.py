@@ -1,5 +1,5 @@
-"""What `rules replay` predicts is what happens: the same traffic is served under the rules A, replayed against B, served
-anew under B, and the other way round. Each request must come out as predicted, for the predicted reason.
+"""What `rules replay` predicts is what happens: traffic is served under the rules A, replayed against B and served anew
+under B, and the other way round. Each request must come out as predicted, for the predicted reason.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -305,7 +305,6 @@ async def test_what_is_predicted_is_what_happens(world, tmp_path, name) -> None:
     b.write_text(candidate(name))
     under_a = await world.serve(BASE, phases)
     under_b = await world.serve(candidate(name), phases)
-    import json; Path("/tmp/w/dump-" + name.replace(" ", "_") + ".json").write_text(json.dumps([under_a.events, under_b.events]))  # DEBUG
     there = happened(under_a, under_b)
     assert there, "nothing flips, so nothing is shown"
     assert without_rule_of_allowed(predicted(under_a, b)) == without_rule_of_allowed(there)
