@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+import msgspec
 
 from gateway.errors import GatewayError
 from gateway.ports import Fields
@@ -34,7 +36,7 @@ def writing(path: Path) -> Iterator[Callable[[Fields], None]]:
 
 
 def _write(out: IO[bytes], fields: Fields) -> None:
-    out.write(json.dumps(fields, separators=(",", ":")).encode() + b"\n")
+    out.write(msgspec.json.encode(fields) + b"\n")
 
 
 class Exports:
@@ -74,24 +76,19 @@ def _begins(path: Path) -> str:
 
 def _read(path: Path, progress: Callable[[int], None]) -> Iterator[dict[str, str]]:
     number = told = 0
+    decode = msgspec.json.Decoder(dict[str, str]).decode
     with path.open("rb") as raw:
         lines: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == b"\x1f\x8b" else raw
         try:
             for number, line in enumerate(lines, 1):
-                yield _event(line)
+                yield decode(line)
                 if number % 4096 == 0:
                     progress(raw.tell() - told)
                     told = raw.tell()
-        except (ValueError, EOFError, OSError) as error:
-            wrong = isinstance(error, ValueError)
-            where, what = (number, "is no event") if wrong else (number + 1, "ends too early or is damaged")
-            raise GatewayError(f"{path}:{where}: {what}; name a file of `gateway events export`") from None
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            raise GatewayError(f"{path}:{number}: is no event; name a file of `gateway events export`") from None
+        except (EOFError, OSError, zlib.error):
+            raise GatewayError(
+                f"{path}:{number + 1}: ends too early or is damaged; name a file of `gateway events export`"
+            ) from None
         progress(raw.tell() - told)
-
-
-def _event(line: bytes) -> dict[str, str]:
-    """Raises ValueError."""
-    event = json.loads(line)
-    if not isinstance(event, dict):
-        raise ValueError("no object")
-    return event

@@ -33,7 +33,7 @@ AGENTS = (
 
 
 def events(count: int) -> Iterator[dict[str, str]]:
-    """About one request and a closing event for two events; a twelfth refused."""
+    """About one request and a closing event for two events; a twelfth refused by country."""
     chance = random.Random(6)
     now_ms = int(time.time() * 1000)
     at = now_ms - DAYS * 86_400_000
@@ -54,7 +54,7 @@ def events(count: int) -> Iterator[dict[str, str]]:
         buyer = chance.randrange(tokens)
         own = random.Random(buyer)
         file, size = files[(own.randrange(600) + chance.randrange(3)) % 600]
-        place = places[own.choice((own.randrange(48), own.randrange(48), own.randrange(48), own.randrange(60)))]
+        place = places[own.randrange(52)]
         address = f"198.{18 + own.randrange(2)}.{own.randrange(256)}.{own.randrange(1, 255)}"
         claims = Claims(
             "", f"{buyer:032x}", (now_ms // 1000) + own.randrange(1, 90) * 86_400, (),
@@ -71,7 +71,7 @@ def events(count: int) -> Iterator[dict[str, str]]:
         decision: Allow | Deny = Allow(
             entry, (), claims.expires_at, plan=claims.plan or "standard", rule="otherwise", limits=Limits(downloads=5)
         )
-        if chance.random() < 1 / 12:
+        if place.country == "CU":
             decision = Deny(Reason.RULE_DENIED, rule="embargo", plan="standard")
         stored = StoredObject(file, size, '"9a0364b9e99bb480dd25e1f0284c8555"', 0, "")
         told = describe(
