@@ -109,7 +109,8 @@ def _from_files(paths: Sequence[Path], replayed: Replay, flips: Flips) -> None:
     exports = Exports(paths)
     with Progress(exports.size, "replaying") as advance:
         for fields in exports.read(advance):
-            flips.add(replayed.take(fields))
+            if changes := replayed.take(fields):
+                flips.add(changes)
 
 
 async def _from_redis(settings: Settings, tools: Tools, replayed: Replay, flips: Flips) -> None:
@@ -117,7 +118,8 @@ async def _from_redis(settings: Settings, tools: Tools, replayed: Replay, flips:
     with Progress(sum([await tools.events.count(shard) for shard in shards]), "replaying") as advance:
         for shard in shards:
             async for _, fields in tools.events.scan(shard):
-                flips.add(replayed.take(fields))
+                if changes := replayed.take(fields):
+                    flips.add(changes)
                 advance(1)
 
 

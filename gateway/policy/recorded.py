@@ -128,10 +128,9 @@ def _place(version: str, country: str, continent: str, region: str, city: str, a
 
 def moment_of(fields: Mapping[str, str]) -> float:
     """When it was decided, in Unix seconds. Raises NotRecorded."""
-    time = _required(fields, "time")
     try:
-        return datetime.fromisoformat(time).timestamp()
-    except ValueError as error:
+        return datetime.fromisoformat(fields["time"]).timestamp()
+    except (KeyError, ValueError) as error:
         raise NotRecorded("its time cannot be read") from error
 
 

@@ -122,8 +122,8 @@ class Replay:
         if token is None:
             token = self._tokens[fields["token.id"]] = Token(self._counting)
         waited = self._changes(token, token.give_up(at)) if token.waiting else ()
-        if "file.size" in fields:
-            self._sizes[file] = (int(fields["file.size"]), fields.get("file.etag", ""))
+        if "file.etag" in fields and self._sizes.get(file, ("", ""))[1] != fields["file.etag"]:
+            self._sizes[file] = (int(fields["file.size"]), fields["file.etag"])
         if not is_told:
             self._remember(token, fields, at)
             return waited

@@ -166,14 +166,17 @@ class TokenLedger:
         """Let the request into this transfer, or a new one; pay where it holds no charge. `recorded`: which transfer
         its event names.
         """
-        repeats = 0 if joined is None else self._repeats(joined, ask) or 0
-        transfer = joined or self._open(ask, recorded or ask.request_id)
+        granted = 0 if ask.elsewhere else window(ask.asked, ask.size, ask.start)
+        if joined is None:
+            transfer = self._open(ask, recorded or ask.request_id)
+        else:
+            transfer = joined
+            transfer.repeats += self._repeats(joined, ask) or 0
+            granted = min(granted, max(transfer.left(), 0))
         if not transfer.charged:
             self._pay(transfer, ask)
         if transfer.etag is None and ask.etag is not None:
             transfer.learn(ask.size, ask.etag)
-        transfer.repeats += repeats
-        granted = 0 if ask.elsewhere else min(window(ask.asked, ask.size, ask.start), max(transfer.left(), 0))
         transfer.inflight += granted
         self._arrive(transfer)
         if self._running is None:

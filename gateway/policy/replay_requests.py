@@ -40,17 +40,18 @@ _UNTOLD = 1024 * 1024
 class InForce:
     """Limits in force, and what opening a transfer costs under them."""
 
-    __slots__ = ("_charges", "_written", "limits")
+    __slots__ = ("_charges", "_text", "_written", "limits")
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._written = _refusing(str(limits))
+        self._text = str(limits)
+        self._written = _refusing(self._text)
         found = charges(limits, _NOBODY)
         self._charges = None if any(charge.kind == "distinct" for charge in found) else found
 
     def is_written(self, text: str) -> bool:
         """Whether an event's `limits` are these; the rate, which refuses nothing, aside."""
-        return _refusing(text) == self._written
+        return text == self._text or _refusing(text) == self._written
 
     def charges(self, device: Device) -> Sequence[Charge]:
         return charges(self.limits, device) if self._charges is None else self._charges

@@ -1,4 +1,8 @@
-"""What a candidate's rules say of a recorded request; what is the same for them is judged once."""
+"""What a candidate's rules say of a recorded request.
+
+A verdict follows from which conditions hold, so each condition is asked once for each text that an event may hold of
+what it looks at, and the rules are judged once for each combination of answers.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +16,47 @@ from gateway.policy.recorded import NotRecorded, address_of, agent_of, databases
 from gateway.policy.ruleset import RuleSet, Verdict
 
 LookUp = Callable[[Address], Place]
+Fields = Mapping[str, str]
 
-_AGENT = "user_agent.original"
-_ASKED: Mapping[str, tuple[str, ...]] = {
-    "ip": ("client.address",),
-    "country": ("geo.version", "geo.country.iso_code"),
-    "continent": ("geo.version", "geo.continent.code"),
-    "region": ("geo.version", "geo.region.iso_code"),
-    "asn": ("geo.version", "as.number"),
-    "network": ("geo.version", "client.network.type"),
-    "file": ("file.key",),
-    "tier": ("tier",),
-    "plan": (),
-    "order": ("order.id",),
-    "customer": ("customer.id",),
-    "user_agent": (_AGENT,),
-    "method": ("http.request.method",),
+_AGENT = "user_agent"
+_LOOKS_AT: Mapping[str, str] = {
+    "ip": "client.address",
+    "country": "geo.country.iso_code",
+    "continent": "geo.continent.code",
+    "region": "geo.region.iso_code",
+    "asn": "as.number",
+    "network": "client.network.type",
+    "file": "file.key",
+    "tier": "tier",
+    "order": "order.id",
+    "customer": "customer.id",
+    _AGENT: "user_agent.original",
+    "method": "http.request.method",
+    "time": "time",
+    "before": "time",
+    "after": "time",
 }
-"""The fields of an event that a condition looks at. One that is not here is asked for each request anew."""
+"""The field of an event that a condition looks at; of `plan` it is the one in force, which is given. With a condition
+that is not here the rules are judged for each request anew."""
 _REMEMBERED = 100_000
+
+
+class _Answers:
+    """Which of the conditions on one field hold, by the field's text: a bit for each."""
+
+    __slots__ = ("conditions", "field", "known")
+
+    def __init__(self, field: str) -> None:
+        self.field = field
+        self.conditions: list[Condition] = []
+        self.known: dict[str | None, int] = {}
+
+    def ask(self, text: str | None, facts: Facts) -> int:
+        if len(self.known) >= _REMEMBERED:
+            self.known.clear()
+        found = sum(condition.matches(facts) << number for number, condition in enumerate(self.conditions))
+        self.known[text] = found
+        return found
 
 
 class Verdicts:
@@ -38,32 +64,39 @@ class Verdicts:
 
     def __init__(self, rules: RuleSet, look_up: LookUp | None, databases: Iterable[str]) -> None:
         self._rules = rules
-        self._can_look_up = look_up is not None and rules.needs.issubset(databases)
-        self._look_up = look_up
-        keys = {condition.key for rule in rules.rules for condition in _leaves(rule.when)}
-        self._asks_agent = "user_agent" in keys
-        self._names: tuple[str, ...] | None = None
-        if keys <= _ASKED.keys():
-            self._names = tuple(sorted({name for key in keys for name in _ASKED[key]}))
-        self._known: dict[tuple[str | None, ...], Verdict] = {}
+        self._look_up = look_up if rules.needs.issubset(databases) else None
+        leaves = [condition for rule in rules.rules for condition in _leaves(rule.when)]
+        self._asks_agent = any(condition.key == _AGENT for condition in leaves)
+        self._can_be_known = all(condition.key in _LOOKS_AT or condition.key == "plan" for condition in leaves)
+        answers: dict[str, _Answers] = {}
+        for condition in leaves:
+            if field := _LOOKS_AT.get(condition.key):
+                answers.setdefault(field, _Answers(field)).conditions.append(condition)
+        self._answers = tuple(answers.values())
+        self._known: dict[tuple[object, ...], Verdict] = {}
         self._has_databases = lru_cache(64)(lambda version: rules.needs <= databases_of(version))
 
-    def of(self, fields: Mapping[str, str], claims: Claims, plan: str, at: float) -> Verdict:
+    def of(self, fields: Fields, claims: Claims, plan: str, at: float) -> Verdict:
         """What the rules say of an event's request under this plan ("": none), at `at` (Unix s). Raises NotRecorded."""
-        if self._names is None:
-            return self._judge(fields, claims, plan, at)
-        key = (plan, *map(fields.get, self._names))
-        verdict = self._known.get(key)
+        if not self._can_be_known or not self._has_databases(fields.get("geo.version", "")):
+            return self._rules.judge(self._facts(fields, claims, plan, at))
+        key: list[object] = [plan]
+        facts = None
+        for answers in self._answers:
+            text = fields.get(answers.field)
+            found = answers.known.get(text)
+            if found is None:
+                facts = facts or self._facts(fields, claims, plan, at)
+                found = answers.ask(text, facts)
+            key.append(found)
+        said = tuple(key)
+        verdict = self._known.get(said)
         if verdict is None:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            verdict = self._judge(fields, claims, plan, at)
-            if self._has_databases(fields.get("geo.version", "")):
-                self._known[key] = verdict
+            verdict = self._known[said] = self._rules.judge(facts or self._facts(fields, claims, plan, at))
         return verdict
 
-    def _judge(self, fields: Mapping[str, str], claims: Claims, plan: str, at: float) -> Verdict:
-        facts = Facts(
+    def _facts(self, fields: Fields, claims: Claims, plan: str, at: float) -> Facts:
+        return Facts(
             claims=claims,
             file=file_of(fields["file.key"]),
             plan=plan or None,
@@ -73,13 +106,12 @@ class Verdicts:
             user_agent=agent_of(fields) if self._asks_agent else "",
             now=at,
         )
-        return self._rules.judge(facts)
 
-    def _place(self, fields: Mapping[str, str]) -> Place:
+    def _place(self, fields: Fields) -> Place:
         version = fields.get("geo.version", "")
         if self._has_databases(version):
             return place_of(fields)
-        if self._look_up is None or not self._can_look_up:
+        if self._look_up is None:
             missing = min(self._rules.needs - databases_of(version))
             raise NotRecorded(f"the rules ask geo.{missing}, which was not there then and is not in the settings now")
         return self._look_up(address_of(fields))
