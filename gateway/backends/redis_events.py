@@ -189,7 +189,7 @@ def stream(shard: int) -> str:
 
 
 def _entries(reply: Reply) -> list[Entry]:
-    return [(str(number), dict(fields or {})) for number, fields in reply or ()]
+    return [(str(number), fields or {}) for number, fields in reply or ()]
 
 
 def _streamed(reply: Reply) -> list[Entry]:

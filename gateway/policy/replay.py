@@ -1,12 +1,7 @@
 """Recorded requests, decided again under a candidate rule set, in the order in which they were recorded.
 
-    replay = Replay(candidate, counting=CountingRules(), since=0.0)
-    for fields in events:                       # of one shard after the other, each oldest first
-        for change in replay.take(fields): ...  # what comes out otherwise
-    for change in replay.finish(): ...
-
-What a limit says of a request follows from those before it. As long as a token's limits are the recorded ones and none
-of its requests has come out otherwise, the ledger's recorded word stands; from there on policy.replay_ledger says it.
+As long as a token's limits are the recorded ones and none of its requests came out otherwise, the ledger's recorded word
+stands: what a limit says follows from the requests before. From there on policy.replay_ledger says it.
 """
 
 from __future__ import annotations
@@ -59,6 +54,11 @@ class Counts:
 class Replay:
     """`since` (Unix s): requests before it are history, and not decided again. `hosts` (external_hosts) and `counting`
     are the settings'; `look_up` asks the geo databases of these kinds where an event has none.
+
+        replay = Replay(candidate, counting=CountingRules())
+        for fields in events:                       # of one shard after the other, each oldest first
+            for change in replay.take(fields): ...  # who comes out otherwise
+        for change in replay.finish(): ...
     """
 
     def __init__(
