@@ -1,7 +1,7 @@
 """Recorded requests, decided again under a candidate rule set, in the order in which they were recorded.
 
-As long as a token's limits are the recorded ones and none of its requests came out otherwise, the ledger's recorded word
-stands: what a limit says follows from the requests before. From there on policy.replay_ledger says it.
+As long as a token's limits are the recorded ones and none of its requests came out otherwise, the ledger's recorded
+word stands: what a limit says follows from the requests before. From there on policy.replay_ledger says it.
 """
 
 from __future__ import annotations
