@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from gateway.policy.counting import CountingRules
 from gateway.policy.events import TYPES
 from gateway.policy.keys import Key, load_key
 from gateway.policy.webhooks import secret_key
@@ -175,6 +176,11 @@ class CountingSettings(Section):
     repeat_window: Seconds = 60
     free_below: SizeOrZero = 64 * 1024
     lease: Annotated[Seconds, Field(ge=2)] = 10
+
+    @property
+    def rules(self) -> CountingRules:
+        """The part of them that decides what is one download."""
+        return CountingRules(self.resume_window, self.repeat_window, self.free_below)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -60,6 +60,10 @@ class RedisEventLog:
         reply = await self._through.run(self._once, shard, keys, [mark, seconds, *flat])
         return bool(reply[0])
 
+    async def count(self, shard: int) -> int:
+        """How many events the shard holds. Raises LedgerDown."""
+        return int(await self._wire.execute("XLEN", stream(shard)))
+
     async def scan(
         self, shard: int, since_ms: int | None = None, match: Callable[[Fields], bool] | None = None
     ) -> AsyncIterator[Entry]:
@@ -185,7 +189,7 @@ def stream(shard: int) -> str:
 
 
 def _entries(reply: Reply) -> list[Entry]:
-    return [(str(number), dict(fields or {})) for number, fields in reply or ()]
+    return [(str(number), fields or {}) for number, fields in reply or ()]
 
 
 def _streamed(reply: Reply) -> list[Entry]:

@@ -14,7 +14,6 @@ from gateway.bootstrap.origin import open_store
 from gateway.bootstrap.policy import open_policy
 from gateway.bootstrap.redis import open_journal, open_ledger, open_redis, open_sums
 from gateway.bootstrap.told import Told
-from gateway.policy.counting import CountingRules
 from gateway.ports import EventLog, Ledger, ObjectStore, SumMemory
 from gateway.services import shelf
 from gateway.services.agreement import Agreement
@@ -100,9 +99,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             ledger=ledger,
             events=events,
             store=store,
-            counting=CountingRules(
-                settings.counting.resume_window, settings.counting.repeat_window, settings.counting.free_below
-            ),
+            counting=settings.counting.rules,
             shards=settings.shards,
             forsake=settlement.forsake,
         )

@@ -1,4 +1,4 @@
-"""`gateway events tail`: events as JSON lines, as they were stored."""
+"""`gateway events …`: events as JSON lines, as they were stored."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gateway.cli.events_export import export
 from gateway.cli.options import config_option, duration
 from gateway.cli.output import print_json, with_tools
 from gateway.policy.events import TYPES
@@ -26,6 +27,9 @@ _TYPES_HELP = f"Only of this type, may be repeated: {', '.join(TYPES)}."
 @click.group(epilog="Example: gateway events tail --since 1h --type download.denied")
 def events() -> None:
     """Read the events."""
+
+
+events.add_command(export)
 
 
 @events.command(epilog="Example: gateway events tail --since 1h --no-follow --order 10001")

@@ -14,6 +14,7 @@ class _Rules(LazyGroup):
         "check": ("gateway.cli.rules_check:check", "Every mistake in a rules file, and what was hardly meant."),
         "test": ("gateway.cli.rules_test:test", "Run the tests beside a rules file."),
         "explain": ("gateway.cli.rules_explain:explain", "Why a request is allowed or denied."),
+        "replay": ("gateway.cli.rules_replay:replay", "Show whom a candidate file would refuse or let in."),
         "schema": ("gateway.cli.rules_schema:schema", "The JSON Schema of rules files, for editors."),
     }
 

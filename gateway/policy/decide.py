@@ -22,7 +22,7 @@ from gateway.policy.model import (
 )
 from gateway.policy.orders import Holding
 from gateway.policy.reasons import Reason
-from gateway.policy.ruleset import RuleSet
+from gateway.policy.ruleset import RuleSet, Verdict
 from gateway.policy.standing import Standing
 
 
@@ -83,17 +83,13 @@ def _decide(
         return Deny(lost)
     if claims.ip and not any(request.client_address in network for network in claims.ip):
         return Deny(Reason.TOKEN_IP)
-    if _outlives(claims, plan, now) and policy.standing.extended_to(claims) is None:
-        return Deny(Reason.TOKEN_CLAIMS, message="The token has no iat, and is valid for longer than its plan.")
-    if file.url is not None and urlsplit(file.url).hostname not in policy.external_hosts:
-        return Deny(Reason.TOKEN_CLAIMS, message="The file's host is not in external_hosts of the settings.")
+    if (
+        unfit := unfit_for(claims, file, plan, standing=policy.standing, hosts=policy.external_hosts, now=now)
+    ) is not None:
+        return unfit
     verdict = policy.rules.judge(facts_of(claims, file, request, place=place, plan=plan, now=now))
-    if not verdict.allowed:
-        return Deny(Reason.RULE_DENIED, rule=verdict.rule, message=verdict.message, would_deny=verdict.would_deny)
-    if claims.account or verdict.account_rule is not None:
-        return Deny(Reason.ACCOUNT_REQUIRED, rule=verdict.account_rule, would_deny=verdict.would_deny)
-    if request.view and not plan.view:
-        return Deny(Reason.VIEW_NOT_ALLOWED, would_deny=verdict.would_deny)
+    if (refused := refused_by(verdict, plan, account=claims.account, view=request.view)) is not None:
+        return refused
     limits = limits_of(claims, plan, policy.standing, verdict.limits)
     return Allow(
         file,
@@ -130,6 +126,28 @@ def lost_by(holding: Holding, file: FileEntry, now: float) -> Reason | None:
         return Reason.TOKEN_REVOKED
     ends = holding.until[file.identity]
     return Reason.TOKEN_EXPIRED if ends is not None and ends <= now else None
+
+
+def unfit_for(
+    claims: Claims, file: FileEntry, plan: Plan, *, standing: Standing, hosts: Collection[str], now: float
+) -> Deny | None:
+    """Why a token of this plan is refused for what it says, before any rule is asked. `now` in Unix seconds."""
+    if _outlives(claims, plan, now) and standing.extended_to(claims) is None:
+        return Deny(Reason.TOKEN_CLAIMS, message="The token has no iat, and is valid for longer than its plan.")
+    if file.url is not None and urlsplit(file.url).hostname not in hosts:
+        return Deny(Reason.TOKEN_CLAIMS, message="The file's host is not in external_hosts of the settings.")
+    return None
+
+
+def refused_by(verdict: Verdict, plan: Plan, *, account: bool, view: bool) -> Deny | None:
+    """The refusal that follows from what the rules say. `account`: the token asks for one; `view`: to see it inline."""
+    if not verdict.allowed:
+        return Deny(Reason.RULE_DENIED, rule=verdict.rule, message=verdict.message, would_deny=verdict.would_deny)
+    if account or verdict.account_rule is not None:
+        return Deny(Reason.ACCOUNT_REQUIRED, rule=verdict.account_rule, would_deny=verdict.would_deny)
+    if view and not plan.view:
+        return Deny(Reason.VIEW_NOT_ALLOWED, would_deny=verdict.would_deny)
+    return None
 
 
 def _outlives(claims: Claims, plan: Plan, now: float) -> bool:

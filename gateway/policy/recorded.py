@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from ipaddress import ip_address
 
 from gateway.policy.events import LENGTHS
@@ -51,10 +52,10 @@ def read_recorded(fields: Mapping[str, str]) -> Recorded:
     return Recorded(
         claims=claims_of(fields, file),
         file=file,
-        address=_address(fields),
+        address=address_of(fields),
         place=place_of(fields),
         method=_required(fields, "http.request.method"),
-        user_agent=_whole_agent(fields),
+        user_agent=agent_of(fields),
         now=moment_of(fields),
         view=fields.get("file.use") == "view",
         extended_to=_optional(fields, "token.extended_to"),
@@ -81,6 +82,7 @@ def claims_of(fields: Mapping[str, str], *files: FileEntry) -> Claims:
     )
 
 
+@lru_cache(4096)
 def limits_of(text: str) -> Limits:
     """What `str(Limits(…))` wrote. Raises NotRecorded."""
     pairs = [entry.partition("=") for entry in text.split(",")] if text else []
@@ -89,6 +91,7 @@ def limits_of(text: str) -> Limits:
     return Limits(**{name: int(value) for name, _, value in pairs})
 
 
+@lru_cache(4096)
 def file_of(key: str) -> FileEntry:
     """The file of an event's `file.key`; of an external one the address without its query."""
     return FileEntry(None, key.removeprefix("url:")) if key.startswith("url:") else FileEntry(key)
@@ -96,17 +99,27 @@ def file_of(key: str) -> FileEntry:
 
 def place_of(fields: Mapping[str, str]) -> Place:
     """What the geo databases said then."""
-    version = fields.get("geo.version", "")
-    if not version:
-        return Place()
-    country, asn, types = (
-        fields.get(name, "") for name in ("geo.country.iso_code", "as.number", "client.network.type")
-    )
+    return _place(*[fields.get(name, "") for name in _PLACE]) if "geo.version" in fields else Place()
+
+
+_PLACE = (
+    "geo.version",
+    "geo.country.iso_code",
+    "geo.continent.code",
+    "geo.region.iso_code",
+    "geo.city.name",
+    "as.number",
+    "client.network.type",
+)
+
+
+@lru_cache(4096)
+def _place(version: str, country: str, continent: str, region: str, city: str, asn: str, types: str) -> Place:  # noqa: PLR0917  # as _PLACE
     return Place(
         country=None if country in ("", UNKNOWN) else country,
-        continent=fields.get("geo.continent.code"),
-        region=fields.get("geo.region.iso_code"),
-        city=fields.get("geo.city.name"),
+        continent=continent or None,
+        region=region or None,
+        city=city or None,
         asn=int(asn) if _NUMBER.fullmatch(asn) else None,
         network=None if types == UNKNOWN else frozenset(types.split(",")) if types else frozenset(),
         version=version,
@@ -115,22 +128,27 @@ def place_of(fields: Mapping[str, str]) -> Place:
 
 def moment_of(fields: Mapping[str, str]) -> float:
     """When it was decided, in Unix seconds. Raises NotRecorded."""
-    time = _required(fields, "time")
     try:
-        return datetime.fromisoformat(time).timestamp()
-    except ValueError as error:
+        return datetime.fromisoformat(fields["time"]).timestamp()
+    except (KeyError, ValueError) as error:
         raise NotRecorded("its time cannot be read") from error
 
 
-def _whole_agent(fields: Mapping[str, str]) -> str:
+def agent_of(fields: Mapping[str, str]) -> str:
+    """The whole User-Agent. Raises NotRecorded."""
     agent = fields.get("user_agent.original", "")
     if len(agent) >= LENGTHS["user_agent.original"]:
         raise NotRecorded("its user agent was too long to be kept whole")
     return agent
 
 
-def _address(fields: Mapping[str, str]) -> Address:
-    address = _required(fields, "client.address")
+def address_of(fields: Mapping[str, str]) -> Address:
+    """The client's address. Raises NotRecorded."""
+    return _address(_required(fields, "client.address"))
+
+
+@lru_cache(4096)
+def _address(address: str) -> Address:
     try:
         return ip_address(address)
     except ValueError as error:
@@ -151,3 +169,12 @@ def _seconds(text: str, name: str) -> int:
     if not _NUMBER.fullmatch(text):
         raise NotRecorded(f"its {name} cannot be read")
     return int(text)
+
+
+_DATABASES = {"city": ("City", "Country", "Enterprise"), "asn": ("ASN", "ISP"), "anonymous": ("Anonymous",)}
+"""The part of a database's type (as in its `geo.version`) that tells its kind."""
+
+
+def databases_of(version: str) -> frozenset[str]:
+    """Which geo databases answered, of `city`, `asn`, `anonymous`, by an event's `geo.version`."""
+    return frozenset(kind for kind, words in _DATABASES.items() if any(word in version for word in words))

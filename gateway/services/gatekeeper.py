@@ -292,7 +292,8 @@ class Gatekeeper:
     ) -> Admitted | Refused:
         request, file = case.request, allow.file
         if await self._is_too_late(claims, allow):
-            return await self._refuse(Deny(Reason.TOKEN_EXPIRED, plan=allow.plan), case)
+            late = Deny(Reason.TOKEN_EXPIRED, rule=allow.rule, plan=allow.plan, would_deny=allow.would_deny)
+            return await self._refuse(late, case)
         if file.key is None:
             stored = StoredObject(file.identity, 0, "", 0, "")
             plan = plan_redirect(request.method, file.url or "")

@@ -34,8 +34,9 @@ issuer: shop.example.com
 rules: "{rules}"
 trusted_proxies: [127.0.0.0/8]
 external_hosts: [cdn.example.com]
-counting: {{repeat_window: 2s, resume_window: 60s, lease: 2s}}
+counting: {counting}
 """
+COUNTING = "{repeat_window: 2s, resume_window: 60s, lease: 2s}"
 
 
 @dataclass
@@ -112,13 +113,13 @@ def open_gateway(redis_db: str, tmp_path: Path) -> Opener:
     """Opens a worker with `more` lines of settings: several one after the other, or at once, on one folder of files."""
 
     @asynccontextmanager
-    async def opened(more: str = "", redis: str = redis_db) -> AsyncIterator[Running]:
+    async def opened(more: str = "", redis: str = redis_db, counting: str = COUNTING) -> AsyncIterator[Running]:
         folder = tmp_path / "files"
         folder.mkdir(exist_ok=True)
         settings_file = tmp_path / "gateway.yaml"
         rules = tmp_path / "rules.yaml"
         rules.write_text("version: 1\notherwise: allow\n", encoding="utf-8")
-        text = SETTINGS.format(folder=folder, redis=redis, secret=SECRET, rules=rules)
+        text = SETTINGS.format(folder=folder, redis=redis, secret=SECRET, rules=rules, counting=counting)
         settings_file.write_text(text + more, encoding="utf-8")
         status = WorkerStatus()
         app = await build_app(load(settings_file, {}), status)

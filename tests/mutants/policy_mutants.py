@@ -202,7 +202,7 @@ POLICY = (
     mutant(
         "an external file may lie anywhere",
         "policy/decide.py",
-        ("not in policy.external_hosts:", "in (None, policy):"),
+        ("not in hosts:", "in (None, hosts):"),
         test="policy/test_decide.py::test_an_external_file_needs_its_host_in_the_settings",
     ),
     mutant(

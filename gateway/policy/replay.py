@@ -1,0 +1,201 @@
+"""Recorded requests, decided again under a candidate rule set, in the order in which they were recorded.
+
+As long as a token's limits are the recorded ones and none of its requests came out otherwise, the ledger's recorded
+word stands: what a limit says follows from the requests before. From there on policy.replay_ledger says it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gateway.policy.counting import CountingRules
+from gateway.policy.decide import refused_by, unfit_for
+from gateway.policy.model import Deny
+from gateway.policy.reasons import Reason
+from gateway.policy.recorded import NotRecorded, file_of, moment_of
+from gateway.policy.replay_changes import Change, Outcome, cause_of, changed, refusal
+from gateway.policy.replay_requests import InForce, Terms, in_force_of, terms_of, token_texts
+from gateway.policy.replay_token import Passed, Said, Token
+from gateway.policy.replay_verdicts import LookUp, Verdicts
+from gateway.policy.ruleset import RuleSet
+
+Fields = Mapping[str, str]
+
+_BEFORE_DECISION = frozenset({
+    "token.malformed", "token.signature", "token.not_yet", "file.unknown", "link.unknown",
+    "frozen", "geo.down", "orders.down", "overload", "draining",
+})  # fmt: skip
+_REQUESTS = frozenset({"download.allowed", "download.denied"})
+_CLOSINGS = frozenset({"download.finished", "download.lost"})
+_BEFORE_RULES = frozenset({"token.revoked", "token.ip", "order.unpaid"})
+_AFTER_DECISION = frozenset({"origin.down", "origin.changed", "origin.timeout", "redis.down", "file.missing"})
+_LINK_PAGE = "they asked for a link's page, whose event does not say which of its files could be had"
+_HOW: Mapping[str, str] = {"refused": "now_refused", "allowed": "now_allowed", "reason": "another_reason"}
+
+
+@dataclass(slots=True)
+class Counts:
+    """How many requests came out how. Each that was `read` is in exactly one of those below it."""
+
+    read: int = 0
+    unchanged: int = 0
+    now_refused: int = 0
+    now_allowed: int = 0
+    another_reason: int = 0
+    not_redecidable: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def redecided(self) -> int:
+        return self.read - self.not_redecidable.total()
+
+
+class Replay:
+    """`since` (Unix s): requests before it are history, and not decided again. `hosts` (external_hosts) and `counting`
+    are the settings'; `look_up` asks the geo databases of these kinds where an event has none.
+
+        replay = Replay(candidate, counting=CountingRules())
+        for fields in events:                       # of one shard after the other, each oldest first
+            for change in replay.take(fields): ...  # who comes out otherwise
+        for change in replay.finish(): ...
+    """
+
+    def __init__(
+        self,
+        candidate: RuleSet,
+        *,
+        counting: CountingRules,
+        since: float = 0.0,
+        hosts: Collection[str] = (),
+        look_up: LookUp | None = None,
+        databases: Iterable[str] = (),
+    ) -> None:
+        self.counts = Counts()
+        self._candidate = candidate
+        self._counting = counting
+        self._since = since
+        self._hosts = hosts
+        self._verdicts = Verdicts(candidate, look_up, databases)
+        self._tokens: dict[str, Token] = {}
+        self._sizes: dict[str, tuple[int, str]] = {}
+
+    def take(self, fields: Fields) -> Sequence[Change]:
+        """The requests that this event shows to come out otherwise: its own, or one that waited for a place."""
+        kind = fields.get("type")
+        if kind in _CLOSINGS:
+            token = self._tokens.get(fields.get("token.id", ""))
+            if token is None:
+                return ()
+            return self._changes(token, token.close_and_call(fields)) if token.waiting else token.close(fields)
+        if kind not in _REQUESTS:
+            return ()
+        at = 0.0
+        try:
+            at = moment_of(fields)
+            self.counts.read += at >= self._since
+            return self._request(fields, at)
+        except NotRecorded as lack:
+            self.counts.read += not at
+            if at >= self._since or not at:
+                self.counts.not_redecidable[str(lack)] += 1
+            return ()
+
+    def finish(self) -> Sequence[Change]:
+        """Those that still waited for a place at the end."""
+        return [
+            change for token in self._tokens.values() for change in self._changes(token, token.give_up(float("inf")))
+        ]
+
+    def _request(self, fields: Fields, at: float) -> Sequence[Change]:
+        """Raises NotRecorded."""
+        reason = fields.get("reason", "")
+        is_told = at >= self._since
+        file = fields.get("file.key")
+        if file is None or "token.id" not in fields:
+            if is_told and ("token.id" not in fields or reason in _BEFORE_DECISION or reason in _BEFORE_RULES):
+                self.counts.unchanged += 1
+            elif is_told:
+                self.counts.not_redecidable[_LINK_PAGE] += 1
+            return ()
+        token = self._tokens.get(fields["token.id"])
+        if token is None:
+            token = self._tokens[fields["token.id"]] = Token(self._counting)
+        waited = self._changes(token, token.give_up(at)) if token.waiting else ()
+        if "file.etag" in fields and self._sizes.get(file, ("", ""))[1] != fields["file.etag"]:
+            self._sizes[file] = (int(fields["file.size"]), fields["file.etag"])
+        if not is_told:
+            self._remember(token, fields, at)
+            return waited
+        if reason in _BEFORE_DECISION:
+            self.counts.unchanged += 1
+            return waited
+        try:
+            said = self._decided(token, fields, at, reason)
+        except NotRecorded:
+            self._remember(token, fields, at)
+            raise
+        return [*waited, *said] if waited else said
+
+    def _remember(self, token: Token, fields: Fields, at: float) -> None:
+        if fields["type"] == "download.allowed":
+            token.remember(fields, at, in_force_of(fields.get("limits", "")), self._sizes)
+
+    def _decided(self, token: Token, fields: Fields, at: float, reason: str) -> Sequence[Change]:
+        texts = token_texts(fields)
+        if token.terms is None or token.texts != texts:
+            token.texts, token.terms = texts, terms_of(fields, self._candidate)
+        terms = token.terms
+        plan = terms.plan
+        if isinstance(plan, Deny):
+            return self._refused(token, fields, terms, plan)
+        if reason in _BEFORE_RULES or (reason == "token.expired" and "rule" not in fields):
+            self.counts.unchanged += 1
+            return ()
+        file = fields["file.key"]
+        if terms.claims.issued_at is None or file.startswith("url:"):
+            unfit = unfit_for(terms.claims, file_of(file), plan, standing=terms.standing, hosts=self._hosts, now=at)
+            if unfit is not None:
+                return self._refused(token, fields, terms, unfit)
+        verdict = self._verdicts.of(fields, terms.claims, plan.name, at)
+        denied = refused_by(verdict, plan, account=terms.claims.account, view=fields.get("file.use") == "view")
+        if denied is not None:
+            return self._refused(token, fields, terms, denied)
+        if reason in _AFTER_DECISION:
+            if terms.expires_at <= at and not token.ledger.has_transfers(file):
+                return self._refused(token, fields, terms, Deny(Reason.TOKEN_EXPIRED, rule=verdict.rule))
+            self.counts.unchanged += 1
+            return ()
+        in_force = terms.in_force(plan, verdict.limits)
+        if not reason and token.stands(fields, at, terms, in_force):
+            token.remember(fields, at, in_force, self._sizes)
+            self.counts.unchanged += 1
+            return ()
+        passed = Passed(fields, at, terms, plan, verdict, in_force)
+        return self._changes(token, token.ask(passed, self._sizes))
+
+    def _changes(self, token: Token, said: Iterator[Said]) -> Sequence[Change]:
+        changes: list[Change] = []
+        for passed, reason in said:
+            if reason is None:
+                changes += self._told(passed.fields, Outcome("", passed.verdict.rule), str)
+            else:
+                deny = Deny(reason, rule=passed.verdict.rule)
+                changes += self._refused(token, passed.fields, passed.terms, deny, passed.in_force)
+        return changes
+
+    def _refused(
+        self, token: Token, fields: Fields, terms: Terms, deny: Deny, in_force: InForce | None = None
+    ) -> Sequence[Change]:
+        if fields["type"] == "download.allowed":
+            token.diverged = True
+        return self._told(fields, refusal(deny), lambda: cause_of(deny, terms, self._candidate, in_force))
+
+    def _told(self, fields: Fields, after: Outcome, cause: Callable[[], str]) -> Sequence[Change]:
+        change = changed(fields, after, cause)
+        if change is None:
+            self.counts.unchanged += 1
+            return ()
+        name = _HOW[change.kind]
+        setattr(self.counts, name, getattr(self.counts, name) + 1)
+        return (change,)

@@ -1,0 +1,167 @@
+"""What a replay takes from an event besides its facts: what its token may, and what the ledger is asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+from gateway.policy.decide import expiry_of, limits_of, plan_of
+from gateway.policy.limits import Rate, charges
+from gateway.policy.model import Charge, Claims, Deny, Device, Limits, Plan
+from gateway.policy.recorded import claims_of
+from gateway.policy.recorded import limits_of as limits_written
+from gateway.policy.replay_ledger import Ask, Closing
+from gateway.policy.ruleset import RuleSet
+from gateway.policy.standing import Standing
+
+Fields = Mapping[str, str]
+Sizes = Mapping[str, tuple[int, str]]
+"""The size and ETag of each file, as far as an event told them."""
+
+_TOKEN = (
+    "token.plan",
+    "token.limits",
+    "token.account",
+    "token.issued_at",
+    "token.expires_at",
+    "token.extended_to",
+    "order.id",
+    "customer.id",
+    "tier",
+)
+_NOBODY = Device(None, "", None)
+_RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})", re.IGNORECASE)
+_PARTIAL = "206"
+_UNTOLD = 1024 * 1024
+"""Taken for the size of a file of which no event has told it yet."""
+
+
+class InForce:
+    """Limits in force, and what opening a transfer costs under them."""
+
+    __slots__ = ("_charges", "_text", "_written", "limits")
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._text = str(limits)
+        self._written = _refusing(self._text)
+        found = charges(limits, _NOBODY)
+        self._charges = None if any(charge.kind == "distinct" for charge in found) else found
+
+    def is_written(self, text: str) -> bool:
+        """Whether an event's `limits` are these; the rate, which refuses nothing, aside."""
+        return text == self._text or _refusing(text) == self._written
+
+    def charges(self, device: Device) -> Sequence[Charge]:
+        return charges(self.limits, device) if self._charges is None else self._charges
+
+
+@lru_cache(4096)
+def _refusing(text: str) -> str:
+    return str(limits_written(text).without(Rate.name))
+
+
+@lru_cache(4096)
+def in_force_of(text: str) -> InForce:
+    """Of an event's `limits`. Raises NotRecorded."""
+    return InForce(limits_written(text))
+
+
+class _Extended(Standing):
+    """The one token's, as its event says it."""
+
+    def __init__(self, to: int | None) -> None:
+        super().__init__()
+        self._to = to
+
+    def extended_to(self, claims: Claims) -> int | None:
+        return self._to
+
+
+_NOT_EXTENDED = _Extended(None)
+
+
+class Terms:
+    """What a token may under the candidate: its plan, or that there is none of this name; until when (Unix s)."""
+
+    __slots__ = ("_of", "claims", "expires_at", "plan", "standing")
+
+    def __init__(self, claims: Claims, rules: RuleSet, extended_to: int | None) -> None:
+        self.claims = claims
+        self.plan: Plan | Deny = plan_of(claims, rules)
+        self.standing: Standing = _NOT_EXTENDED if extended_to is None else _Extended(extended_to)
+        self.expires_at = claims.expires_at
+        if isinstance(self.plan, Plan):
+            self.expires_at = expiry_of(claims, self.plan, self.standing)
+        self._of: tuple[Limits, InForce] | None = None
+
+    def in_force(self, plan: Plan, by_rules: Limits) -> InForce:
+        """The limits of plan, token and rules together."""
+        if self._of is None or self._of[0] != by_rules:
+            limits = limits_of(self.claims, plan, self.standing, by_rules)
+            self._of = (by_rules, in_force_of(str(limits)))
+        return self._of[1]
+
+
+def token_texts(fields: Fields) -> tuple[str | None, ...]:
+    """What of an event its Terms are made from."""
+    return tuple(map(fields.get, _TOKEN))
+
+
+def terms_of(fields: Fields, rules: RuleSet) -> Terms:
+    """Raises NotRecorded."""
+    extended = fields.get("token.extended_to", "")
+    return Terms(claims_of(fields), rules, int(extended) if extended.isdecimal() else None)
+
+
+def ask_of(fields: Fields, at: float, in_force: InForce, sizes: Sizes) -> Ask:
+    """What the ledger was, or would be, asked: of a request that was refused before its file was looked at, by what is
+    known of the file otherwise.
+    """
+    file = fields["file.key"]
+    own = fields.get("device.id", "")
+    device = Device(
+        fields.get("device.cookie", own), fields.get("client.network", ""), fields.get("user_agent.original"), own
+    )
+    size, etag = sizes.get(file, (_UNTOLD, None))
+    asked, status = fields.get("bytes.asked"), fields.get("http.response.status_code")
+    start, length = _span(fields.get("http.request.range"), size)
+    if asked is not None:
+        length = int(asked)
+        start = start if status == _PARTIAL or status is None or fields["type"] == "download.denied" else 0
+    return Ask(
+        fields.get("request.id", ""), file, at, size, etag, start, length, file.startswith("url:"), device,
+        in_force.charges(device),
+    )  # fmt: skip
+
+
+def is_peek(fields: Fields, ask: Ask) -> bool:
+    """Whether its answer has no body, so that nothing is charged."""
+    return fields.get("http.request.method") == "HEAD" or (not ask.elsewhere and not ask.asked)
+
+
+def closing_of(fields: Fields, at: float) -> Closing:
+    """Of a `download.finished` or `download.lost`."""
+    return Closing(
+        request_id=fields.get("request.id", ""),
+        transfer_id=fields.get("transfer.id", ""),
+        delivered=int(fields.get("bytes.delivered", "0")),
+        counted=int(fields.get("counted", "0")),
+        origin_failed=fields.get("outcome") == "origin_failed",
+        at=at,
+    )
+
+
+def _span(header: str | None, size: int) -> tuple[int, int]:
+    """Where the answer starts (−1: of several ranges), and how long it is."""
+    if header is None:
+        return 0, size
+    match = _RANGE.fullmatch(header.replace(" ", ""))
+    if match is None:
+        return (-1, size) if "," in header else (0, size)
+    first, last = match.groups()
+    if not first:
+        return max(size - int(last or 0), 0), min(int(last or 0), size)
+    stop = min(int(last) + 1, size) if last else size
+    return int(first), max(stop - int(first), 0)

@@ -1,0 +1,210 @@
+"""Recorded requests decided again: which come out otherwise, what flips them, and which cannot be told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
+from types import MappingProxyType
+
+import pytest
+
+from gateway.policy.conditions.places import Country
+from gateway.policy.conditions.requests import OfOrder
+from gateway.policy.counting import CountingRules
+from gateway.policy.flips import Flips
+from gateway.policy.model import Limits, Place, Plan
+from gateway.policy.replay import Replay
+from gateway.policy.replay_changes import Change, Outcome
+from gateway.policy.ruleset import Rule, RuleSet
+
+NOON = "2026-11-20T12:00:{:02d}.000Z"
+SIZE = 1_000_000
+GEO = {"geo.version": "GeoLite2-City 2026-11-01", "geo.country.iso_code": "PL"}
+ASKED = {
+    "request.id": "r1",
+    "http.request.method": "GET",
+    "client.address": "203.0.113.9",
+    "client.network": "203.0.113.0/24",
+    "device.id": "d1",
+    "file.use": "download",
+    "file.key": "a.bin",
+    "token.id": "t1",
+    "token.expires_at": "4000000000",
+    "order.id": "10001",
+    "rule": "otherwise",
+}
+OPEN = RuleSet(version="new")
+
+
+def named(fields: dict[str, str], more: Mapping[str, str | None]) -> dict[str, str]:
+    """Without what is None; `file__key` is `file.key`."""
+    told = {**fields, **{key.replace("__", "."): text for key, text in more.items()}}
+    return {name: text for name, text in told.items() if text}
+
+
+def allowed(second: int = 0, request: str = "r1", **more: str | None) -> list[dict[str, str]]:
+    """A download and its end."""
+    told = {**ASKED, "request.id": request, "file.size": str(SIZE), "file.etag": '"e"', "bytes.asked": str(SIZE)}
+    told = named(
+        {**told, "time": NOON.format(second), "transfer.id": request, "http.response.status_code": "200"}, more
+    )
+    return [
+        {**told, "type": "download.allowed", "counted": "1"},
+        {**told, "type": "download.finished", "counted": "0", "bytes.delivered": str(SIZE)},
+    ]
+
+
+def denied(reason: str, second: int = 0, **more: str | None) -> list[dict[str, str]]:
+    return [named({**ASKED, "type": "download.denied", "reason": reason, "time": NOON.format(second)}, more)]
+
+
+def replayed(rules: RuleSet, events: Iterable[Mapping[str, str]], **more: object) -> tuple[Replay, list[Change]]:
+    replay = Replay(rules, counting=CountingRules(), **more)
+    changes = [change for event in events for change in replay.take(event)]
+    return replay, [*changes, *replay.finish()]
+
+
+def with_plan(plan: Plan, *rules: Rule) -> RuleSet:
+    return RuleSet("new", MappingProxyType({plan.name: plan}), plan.name, rules=rules)
+
+
+NO_ORDER = Rule("none-of-it", (OfOrder(frozenset({"10001"})),), "deny")
+ACCOUNT = Rule("account", (OfOrder(frozenset({"10001"})),), "require_account")
+
+
+@pytest.mark.parametrize(
+    ("rules", "events", "after", "cause"),
+    [
+        (RuleSet(rules=(NO_ORDER,)), allowed(), ("rule.denied", "none-of-it"), "rule none-of-it"),
+        (RuleSet(otherwise=False), allowed(), ("rule.denied", "otherwise"), "rule otherwise"),
+        (RuleSet(rules=(ACCOUNT,)), allowed(), ("account.required", "account"), "rule account"),
+        (OPEN, denied("rule.denied", rule="old"), ("", "otherwise"), "rule old no longer refuses it"),
+        (OPEN, denied("limit.downloads", limits="downloads=5"), ("", "otherwise"), "downloads=5 no longer refuses it"),
+        (OPEN, denied("rule.denied", token__plan="gone"), ("token.claims", ""), "plan gone is not in the file"),
+        (OPEN, denied("token.ip", token__plan="gone", rule=None), ("token.claims", ""), "plan gone is not in the file"),
+        (with_plan(Plan("p")), allowed(file__use="view"), ("view.not_allowed", ""), "plan p: no view"),
+        (with_plan(Plan("p", valid_for=60)), allowed(), ("token.claims", ""), "plan p: valid_for"),
+        (
+            with_plan(Plan("p", valid_for=60)),
+            allowed(token__issued_at="1000000000"),
+            ("token.expired", "otherwise"),
+            "plan p: valid_for",
+        ),
+        (
+            with_plan(Plan("p", Limits(downloads=1))),
+            [*allowed(), *allowed(1, "r2", client__network="n2", device__id="d2")],
+            ("limit.downloads", "otherwise"),
+            "plan p: downloads=1",
+        ),
+        (
+            RuleSet(rules=(Rule("two", (), "limit", limits=Limits(networks=1)),)),
+            [*allowed(), *allowed(1, "r2", client__network="n2", device__id="d2")],
+            ("limit.networks", "otherwise"),
+            "rule two: networks=1",
+        ),
+        (
+            OPEN,
+            [*allowed(token__limits="devices=1"), *allowed(1, "r2", client__network="n2", device__id="d2",
+                                                          token__limits="devices=1")],
+            ("limit.devices", "otherwise"),
+            "the link: devices=1",
+        ),
+    ],
+)  # fmt: skip
+def test_what_flips_and_what_flips_it(rules, events, after, cause) -> None:
+    _, changes = replayed(rules, events)
+    assert [(change.after, change.cause) for change in changes] == [(Outcome(*after), cause)]
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        allowed(),
+        denied("token.ip", rule=None),
+        denied("token.revoked", rule=None),
+        denied("order.unpaid", rule=None),
+        denied("token.expired", rule=None),
+        denied("orders.down", rule=None),
+        denied("origin.down", rule=None),
+        denied("file.missing", rule=None),
+        denied("file.unknown", rule=None, file__key=None),
+        denied("token.signature", rule=None, file__key=None, token__id=None),
+        denied("limit.devices", token__limits="devices=1", limits="devices=1"),
+    ],
+)
+def test_what_no_rules_file_changes_stays(events) -> None:
+    replay, changes = replayed(OPEN, events)
+    assert (changes, replay.counts.unchanged, replay.counts.redecided) == ([], 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("events", "why"),
+    [
+        (denied("rule.denied", file__key=None), "link's page"),
+        (denied("rule.denied", token__expires_at=None), "no token.expires_at"),
+        (denied("rule.denied"), "geo.city"),
+        (denied("rule.denied", client__address="here", **GEO), "address"),
+        ([{**allowed(**GEO)[0], "time": "noon"}], "time"),
+    ],
+)
+def test_what_cannot_be_decided_again_is_counted_with_its_reason(events, why) -> None:
+    rules = RuleSet(rules=(Rule("x", (Country(frozenset({"CU"})),), "deny"),), needs=frozenset({"city"}))
+    replay, changes = replayed(rules, events)
+    assert changes == []
+    assert (replay.counts.read, replay.counts.redecided, replay.counts.unchanged) == (1, 0, 0)
+    assert [why in text for text in replay.counts.not_redecidable] == [True]
+
+
+def test_an_address_is_looked_up_where_its_event_has_no_place() -> None:
+    rules = RuleSet(rules=(Rule("x", (Country(frozenset({"CU"})),), "deny"),), needs=frozenset({"city"}))
+    places = {ip_address("203.0.113.9"): Place(country="CU", version="v")}
+    _, changes = replayed(rules, allowed(), look_up=places.__getitem__, databases=("city",))
+    assert [change.cause for change in changes] == ["rule x"]
+
+
+def test_what_is_before_since_is_counted_but_not_told() -> None:
+    rules = with_plan(Plan("p", Limits(downloads=1)))
+    events = [*allowed(), *allowed(30, "r2", client__network="n2", device__id="d2")]
+    replay, changes = replayed(rules, events, since=1_763_640_010.0 + 31_536_000)
+    assert [change.fields["request.id"] for change in changes] == ["r2"]
+    assert replay.counts.read == 1
+
+
+def test_a_join_of_a_refused_opener_opens_it_itself() -> None:
+    robots = Rule("first", (OfOrder(frozenset({"10001"})),), "deny")
+    rules = RuleSet("new", MappingProxyType({"p": Plan("p", Limits(downloads=1))}), "p", rules=(robots,))
+    first = allowed()
+    joins = allowed(1, "r2", order__id="x", transfer__id="r1")
+    joins[0]["counted"] = "0"
+    later = allowed(2, "r3", order__id="x", client__network="n3", device__id="d3", limits="downloads=9")
+    _, changes = replayed(rules, [*first, *joins, *later])
+    assert [(change.fields["request.id"], change.after.reason) for change in changes] == [
+        ("r1", "rule.denied"),
+        ("r3", "limit.downloads"),
+    ]
+
+
+def test_who_waits_for_a_place_gets_it_when_one_ends_soon_enough() -> None:
+    rules = with_plan(Plan("p", Limits(concurrent=1)))
+    begun, ended = allowed()
+    other, its_end = allowed(0, "r2", client__network="n2", device__id="d2")
+    ended["time"] = its_end["time"] = "2026-11-20T12:00:00.300Z"
+    assert replayed(rules, [begun, other, ended, its_end])[1] == []
+    ended["time"] = its_end["time"] = "2026-11-20T12:00:00.500Z"
+    changes = replayed(rules, [begun, other, ended, its_end])[1]
+    assert [(change.fields["request.id"], change.after.reason) for change in changes] == [("r2", "limit.concurrent")]
+    assert [change.fields["request.id"] for change in replayed(rules, [begun, other])[1]] == ["r2"]
+
+
+def test_flips_are_gathered_by_order_customer_and_cause_most_first() -> None:
+    flips = Flips()
+    events = [
+        *allowed(),
+        *allowed(1, "r2", order__id="2", token__id="t2"),
+        *allowed(2, "r3", order__id="2", token__id="t3"),
+    ]
+    events += denied("rule.denied", 3, rule="x", order__id="3", token__id="t4", customer__id="c")
+    flips.add(replayed(RuleSet(otherwise=False), events)[1])
+    assert [(group.buyer, group.requests) for group in flips.now("refused")] == [("order 2", 2), ("order 10001", 1)]
+    assert flips.now("allowed") == []
+    assert flips.now("refused")[0].document()["example"]["file"] == "a.bin"
