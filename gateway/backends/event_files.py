@@ -15,6 +15,8 @@ import msgspec
 from gateway.errors import GatewayError
 from gateway.ports import Fields
 
+BUFFER = 1 << 20
+GZIP = b"\x1f\x8b"
 LEVEL = 6
 """Of gzip: what 9 saves besides is a hundredth, for three times the time."""
 
@@ -26,7 +28,7 @@ def writing(path: Path) -> Iterator[Callable[[Fields], None]]:
     try:
         with part.open("wb") as raw:
             packed = gzip.GzipFile("", "wb", LEVEL, raw, mtime=0) if path.suffix == ".gz" else raw
-            with io.BufferedWriter(packed, 1 << 20) as out:
+            with io.BufferedWriter(packed, BUFFER) as out:
                 yield lambda fields: _write(out, fields)
         part.replace(path)
     except OSError as error:
@@ -50,14 +52,18 @@ class Exports:
 
     def read(self, progress: Callable[[int], None]) -> Iterator[dict[str, str]]:
         """The events; `progress` is told of the bytes read. Raises GatewayError for a line that is none."""
-        seen: set[str] | None = set() if len(self._paths) > 1 else None
+        if len(self._paths) == 1:
+            return _read(self._paths[0], progress)
+        return self._merged(progress)
+
+    def _merged(self, progress: Callable[[int], None]) -> Iterator[dict[str, str]]:
+        seen: set[str] = set()
         for path in self._paths:
             for fields in _read(path, progress):
-                if seen is not None:
-                    if fields.get("id", "") in seen:
-                        continue
-                    seen.add(fields.get("id", ""))
-                yield fields
+                event_id = fields.get("id", "")
+                if event_id not in seen:
+                    seen.add(event_id)
+                    yield fields
 
 
 def _checked(path: Path) -> Path:
@@ -77,8 +83,10 @@ def _begins(path: Path) -> str:
 def _read(path: Path, progress: Callable[[int], None]) -> Iterator[dict[str, str]]:
     number = told = 0
     decode = msgspec.json.Decoder(dict[str, str]).decode
-    with path.open("rb") as raw:
-        lines: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == b"\x1f\x8b" else raw
+    with path.open("rb", BUFFER) as raw:
+        is_packed = raw.read(2) == GZIP
+        raw.seek(0)
+        lines: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=raw) if is_packed else raw
         try:
             for number, line in enumerate(lines, 1):
                 yield decode(line)

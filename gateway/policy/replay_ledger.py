@@ -86,7 +86,10 @@ class Transfer:
         self.acked += delivered
         self.last = at
         if start >= 0:
-            self._cover(start, start + delivered)
+            if self.spans:
+                self._cover(start, start + delivered)
+            else:
+                self.spans.append((start, start + delivered))
 
     def _cover(self, start: int, stop: int) -> None:
         apart = []
