@@ -11,9 +11,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SECTION = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("\n## A new condition\n")[2]
+SECTION = (
+    (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("\n## A new condition\n")[2].partition("\n## ")[0]
+)
 (CLASS,) = re.findall(r"^```python\n(.*?)^```", SECTION, re.MULTILINE | re.DOTALL)
-LISTED, DOCUMENTED = re.findall(r"^```diff\n(.*?)^```", SECTION, re.MULTILINE | re.DOTALL)
+(DOCUMENTED,) = re.findall(r"^```diff\n(.*?)^```", SECTION, re.MULTILINE | re.DOTALL)
+(NAME,) = re.findall(r"^class (\w+)\(", CLASS, re.MULTILINE)
 CONDITIONS = "gateway/policy/conditions"
 
 
@@ -26,10 +29,10 @@ def applied(root: Path) -> None:
     places.write_text(text.replace("    country_code,\n", "    country_code,\n    exact_text,\n") + f"\n\n{CLASS}")
     listed = root / CONDITIONS / "__init__.py"
     text = listed.read_text(encoding="utf-8")
-    lines = LISTED.splitlines()
-    for old, new in zip(lines[::2], lines[1::2], strict=True):
-        assert (old[0], new[0], text.count(old[1:])) == ("-", "+", 1)
-        text = text.replace(old[1:], new[1:])
+    assert f"`{NAME}`" in SECTION.partition("**2.**")[2].partition("**3.**")[0]
+    for place in (r"conditions\.places import \(?\s*", r"\(Ip, "):
+        text, found = re.subn(place, rf"\g<0>{NAME}, ", text)
+        assert found == 1
     listed.write_text(text, encoding="utf-8")
 
 
@@ -62,8 +65,7 @@ def test_the_example_of_a_new_condition_is_one_after_its_three_files(tmp_path: P
 
 
 def test_what_the_section_names_is_there() -> None:
-    section = SECTION.partition("\n## ")[0]
-    for path in re.findall(r"`((?:gateway|tests|docs|policy|rules)/[\w/]+\.(?:py|md|json))`", section):
+    for path in re.findall(r"`((?:gateway|tests|docs|policy|rules)/[\w/]+\.(?:py|md|json))`", SECTION):
         assert any((ROOT / start / path).is_file() for start in ("", "gateway")), path
-    for path in re.findall(r"\]\(([\w/.]+)\)", section):
+    for path in re.findall(r"\]\(([\w/.]+)\)", SECTION):
         assert (ROOT / path).is_file(), path

@@ -69,19 +69,19 @@ def networks(texts: Collection[str]) -> frozenset[str] | None:
 def written(given: Given) -> dict[str, str | list[str]]:
     """What `GivenReader.given` reads as this, to the second; what is not known is left out."""
     facts, claims, place = given.facts, given.facts.claims, given.facts.place
+    unsaid = nothing_known().facts
     known: dict[str, object] = {
-        **{kind.key: kind.fact(facts) for kind in INDEXED},
+        **{kind.key: kind.fact(facts) for kind in INDEXED if kind.fact(facts) != kind.fact(unsaid)},
         "ip": None if facts.address == NOWHERE else facts.address,
         "network": None if place.network is None else sorted(place.network),
         "file": facts.file.key or facts.file.url or None,
         "plan": claims.plan,
         "user_agent": None if facts.user_agent == BROWSER else facts.user_agent,
-        "method": None if facts.method == "GET" else facts.method,
         "time": second(facts.now),
         "account": "true" if claims.account else None,
         "view": "true" if given.view else None,
     }
-    shown = {key: known[key] for key in KEYS if known[key] is not None}
+    shown = {key: known[key] for key in KEYS if known.get(key) is not None}
     return {key: value if isinstance(value, list) else str(value) for key, value in shown.items()}
 
 

@@ -111,6 +111,27 @@ def candidate(here: Path) -> None:
     (here / "rules-new/tests.yaml").write_text(found.rows.replace(old, "expect: deny, by: no-bulk-agents"))
 
 
+def test_the_way_there_and_back_can_be_gone_again_and_again(tmp_path: Path) -> None:
+    steps = PAGE.partition("## 1.")[0]
+    copy, *moves = re.findall(r"`((?:rm|mv) [^`]*)`", steps)
+    there, back = moves
+    (tmp_path / "rules").mkdir()
+    rules = tmp_path / "rules/rules.yaml"
+    rules.write_text("0")
+
+    def do(line: str) -> str:
+        subprocess.run(["/bin/sh", "-ec", line], cwd=tmp_path, check=True, timeout=10)
+        return rules.read_text()
+
+    for number in "12":
+        before = do(copy)
+        (tmp_path / "rules-new/rules.yaml").write_text(number)
+        assert (do(there), do(back)) == (number, before)
+        do(copy)
+        (tmp_path / "rules-new/rules.yaml").write_text(number)
+        assert do(there) == number
+
+
 def test_support_gets_one_download_more_and_the_old_link_lives_again(run: Run, here: Path) -> None:
     found = RECIPES["Open a link for support"]
     pasted(found, here)
