@@ -11,7 +11,7 @@ from gateway.backends.rules_file import read_rules
 from gateway.backends.rules_tests_file import BOUNDS
 from gateway.cli.main import main
 from gateway.document import Mistakes
-from gateway.policy.conditions import CONDITIONS
+from gateway.policy.conditions import CONDITIONS, INDEXED
 from gateway.policy.given import KEYS as GIVEN_KEYS
 from gateway.policy.given import GivenReader
 from gateway.policy.limits import BY_NAME, LIMITS, read_limit
@@ -110,7 +110,18 @@ def test_every_key_of_a_test_is_on_its_page(key: str) -> None:
     assert re.search(rf"^\| `{key}` \|", PAGES, re.MULTILINE)
 
 
-@pytest.mark.parametrize("key", GIVEN_KEYS)
+@pytest.mark.parametrize("key", [kind.key for kind in INDEXED])
+def test_a_condition_on_one_fact_among_values_has_rows_that_give_it_and_are_decided_by_it(key: str) -> None:
+    decided = {
+        name
+        for written, _ in EXAMPLES
+        for name in re.findall(rf"name: ([\w-]+), .*when: \{{.*\b{key}: .*then: (?:allow|deny|require)", written)
+    }
+    rows = [row for _, rows in EXAMPLES for row in rows.splitlines() if re.search(rf"given: \{{.*\b{key}: ", row)]
+    assert any(f"by: {name}" in row for name in decided for row in rows), f"docs/rules.md has no row that gives {key}"
+
+
+@pytest.mark.parametrize("key", [key for key in GIVEN_KEYS if key not in {kind.key for kind in INDEXED}])
 def test_every_fact_that_can_be_given_is_on_its_page(key: str) -> None:
     assert re.search(rf"^\| (`\w+` )*`{key}`( `\w+`)* \|", PAGES.partition("| `given` |")[2], re.MULTILINE)
 

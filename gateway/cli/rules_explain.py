@@ -16,7 +16,7 @@ from gateway.cli.output import print_json, print_line, read_settings, with_tools
 from gateway.cli.rules_explained import Explained
 from gateway.cli.rules_meant import rules_meant
 from gateway.cli.rules_subject import Subject, of_event, of_link
-from gateway.policy.given import NOWHERE, Given, networks, nothing_known, taken, with_networks
+from gateway.policy.given import KEYS, NOWHERE, Given, networks, nothing_known, taken, with_networks
 from gateway.policy.standing import Standing
 from gateway.policy.trace import rules_alone, trace
 
@@ -47,11 +47,11 @@ _HELP = {
 
 
 def _given_options(command: Command) -> Command:
-    for key, about in reversed(_HELP.items()):
+    for key in reversed(KEYS):
         command = click.option(
             f"--{key.replace('_', '-')}",
             key,
-            help=about,
+            help=_HELP.get(key, f"As in the condition {key}."),
             is_flag=key in ("account", "view"),
             multiple=key == "network",
         )(command)
@@ -120,7 +120,7 @@ def _changed(
 ) -> Given:
     """What is known, with the options in place of it. A new address is looked up first."""
     before = given.facts.address
-    for key in sorted(asked, key=list(_HELP).index):
+    for key in sorted(asked, key=KEYS.index):
         given = _with_option(given, key, asked[key])
         if key == "ip" and given.facts.address not in (before, NOWHERE) and settings is not None:
             given = _looked_up(given, settings)

@@ -6,24 +6,19 @@ What is left out is not known: no place, no token's claims, a browser's GET for 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv4Address, ip_address
+from typing import Any, TypeVar
 
 from gateway.document import Mistakes, Node, join
+from gateway.policy.conditions import INDEXED
 from gateway.policy.conditions.times import moment, second
-from gateway.policy.conditions.words import (
-    UNKNOWN,
-    as_number,
-    continent_code,
-    country_code,
-    exact_text,
-    method_name,
-    network_type,
-    region_code,
-)
+from gateway.policy.conditions.words import UNKNOWN, exact_text, network_type
 from gateway.policy.model import Address, Claims, Facts, FileEntry, Place
 from gateway.policy.networks import unmapped
 from gateway.policy.tree_reader import TreeReader, unknown
+
+T = TypeVar("T", Place, Claims, Facts)
 
 NOON = 946_900_800.0
 """Monday, 3 January 2000, 12:00 UTC: when a request is, of which no time is given. The same today and tomorrow."""
@@ -74,25 +69,20 @@ def networks(texts: Collection[str]) -> frozenset[str] | None:
 def written(given: Given) -> dict[str, str | list[str]]:
     """What `GivenReader.given` reads as this, to the second; what is not known is left out."""
     facts, claims, place = given.facts, given.facts.claims, given.facts.place
-    texts: dict[str, str | None] = {
-        "ip": None if facts.address == NOWHERE else str(facts.address),
-        "country": place.country,
-        "continent": place.continent,
-        "region": place.region,
-        "asn": None if place.asn is None else str(place.asn),
-        "file": facts.file.key or facts.file.url,
-        "tier": claims.tier,
+    unsaid = nothing_known().facts
+    known: dict[str, object] = {
+        **{kind.key: kind.fact(facts) for kind in INDEXED if kind.fact(facts) != kind.fact(unsaid)},
+        "ip": None if facts.address == NOWHERE else facts.address,
+        "network": None if place.network is None else sorted(place.network),
+        "file": facts.file.key or facts.file.url or None,
         "plan": claims.plan,
-        "order": claims.order_id,
-        "customer": claims.customer_id,
         "user_agent": None if facts.user_agent == BROWSER else facts.user_agent,
-        "method": None if facts.method == "GET" else facts.method,
         "time": second(facts.now),
         "account": "true" if claims.account else None,
         "view": "true" if given.view else None,
     }
-    known: dict[str, str | list[str]] = {name: text for name, text in texts.items() if text or text == ""}
-    return known if place.network is None else {**known, "network": sorted(place.network)}
+    shown = {key: known[key] for key in KEYS if known.get(key) is not None}
+    return {key: value if isinstance(value, list) else str(value) for key, value in shown.items()}
 
 
 @dataclass(slots=True)
@@ -168,16 +158,22 @@ def _truth(text: str) -> bool:
     return text == "true"
 
 
+def _own(noun: type[T]) -> Mapping[str, Callable[[T, str], T]]:
+    """The conditions whose fact this noun holds under their own key: what is given is read by their word."""
+    names = {each.name for each in fields(noun)}
+    return {kind.key: _setter(kind.key, kind.word) for kind in INDEXED if kind.key in names}
+
+
+def _setter(name: str, word: Callable[[str], Any]) -> Callable[[T, str], T]:
+    return lambda noun, text: replace(noun, **{name: word(text)})
+
+
 _PLACE: Mapping[str, Callable[[Place, str], Place]] = {
-    "country": lambda place, text: replace(place, country=country_code(text)),
-    "continent": lambda place, text: replace(place, continent=continent_code(text)),
-    "region": lambda place, text: replace(place, region=region_code(text)),
-    "asn": lambda place, text: replace(place, asn=as_number(text)),
+    **_own(Place),
     "network": lambda place, text: replace(place, network=networks([text])),
 }
 _CLAIMS: Mapping[str, Callable[[Claims, str], Claims]] = {
-    "tier": lambda claims, text: replace(claims, tier=exact_text(text)),
-    "plan": lambda claims, text: replace(claims, plan=exact_text(text)),
+    **_own(Claims),
     "order": lambda claims, text: replace(claims, order_id=exact_text(text)),
     "customer": lambda claims, text: replace(claims, customer_id=exact_text(text)),
     "account": lambda claims, text: replace(claims, account=_truth(text)),
@@ -186,11 +182,9 @@ _FACTS: Mapping[str, Callable[[Facts, str], Facts]] = {
     "ip": lambda facts, text: replace(facts, address=_address(text)),
     "file": lambda facts, text: replace(facts, file=file_given(text)),
     "user_agent": lambda facts, text: replace(facts, user_agent=text),
-    "method": lambda facts, text: replace(facts, method=method_name(text)),
+    **_own(Facts),
     "time": lambda facts, text: replace(facts, now=_time(text)),
 }
 
-PLACE_KEYS = tuple(_PLACE)
-"""Those that the geo databases tell of an address."""
-KEYS = ("ip", *_PLACE, "file", "tier", "plan", "order", "customer", "user_agent", "method", "time", "account", "view")
+KEYS = tuple(dict.fromkeys(("ip", *_PLACE, "file", *_CLAIMS, *_FACTS, "view")))
 """What can be given of a request."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cli.demo_geo import build_demo_databases
 from gateway.cli.main import main
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -27,6 +28,16 @@ def config(tmp_path: Path, redis_db: str) -> Path:
         f"keys: [{{kid: a, alg: HS256, secret: {SECRET}, use: sign}}]\n"
     )
     return path
+
+
+@pytest.fixture
+def here(tmp_path: Path, config: Path) -> Path:
+    """A folder laid out as the docs suppose it: rules that the settings name, and the demo's geo databases."""
+    geo = ", ".join(f'{name}: "{path}"' for name, path in build_demo_databases(tmp_path).items())
+    (tmp_path / "rules/lists").mkdir(parents=True)
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/gateway.yaml").write_text(f"{config.read_text()}rules: rules/rules.yaml\ngeo: {{{geo}}}\n")
+    return tmp_path
 
 
 @pytest.fixture
