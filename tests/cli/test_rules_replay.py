@@ -68,13 +68,13 @@ def test_the_events_in_redis_are_decided_again(run, config, candidate, fill) -> 
 
 
 def test_as_json_for_programs(run, config, candidate, fill) -> None:
-    fill(*[event(number) for number in range(30, 0, -1)])
-    shown = run("rules", "replay", "--against", candidate, "--config", config, "--json", "--since", "10m")
+    fill(*[event(number) for number in (*range(120, 100, -1), *range(10, 0, -1))])
+    shown = run("rules", "replay", "--against", candidate, "--config", config, "--json", "--since", "1h")
     document = json.loads(shown.stdout)
     assert document["counts"] == {
         "read": 10, "redecided": 10, "unchanged": 0, "now_refused": 10, "now_allowed": 0, "another_reason": 0,
         "not_redecidable": {},
-    } or document["counts"]["read"] == 9  # fmt: skip
+    }  # fmt: skip
     assert {flip["after"]["rule"] for flip in document["flips"]} == {"not-this"}
 
 
