@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from gateway.policy.conditions.base import Asks, Condition, When
-from gateway.policy.conditions.combined import All, Any, Not
+from gateway.policy.conditions.combined import All, Any, Not, leaves
 from gateway.policy.ruleset import Rule
 
 EFFORT = 10_000
@@ -66,7 +66,7 @@ class _World:
     def __init__(self, rules: Iterable[Rule]) -> None:
         kinds: dict[Callable[..., object], list[Asks[object]]] = {}
         for rule in rules:
-            for condition in _leaves(rule.when):
+            for condition in leaves(rule.when):
                 kinds.setdefault(type(condition).fact, []).append(condition)
         self._leaves: dict[int, _Leaf] = {}
         ways: list[int] = []
@@ -100,17 +100,6 @@ def _bits(number: int) -> Iterator[int]:
     while number:
         yield (number & -number).bit_length() - 1
         number &= number - 1
-
-
-def _leaves(when: When) -> Iterator[Asks[object]]:
-    for condition in when:
-        if isinstance(condition, Asks):
-            yield condition
-        elif isinstance(condition, Not):
-            yield from _leaves(condition.when)
-        elif isinstance(condition, All | Any):
-            for inner in condition.of:
-                yield from _leaves(inner)
 
 
 def _free(conditions: Sequence[Asks[object]]) -> Iterator[tuple[list[Asks[object]], set[int]]]:

@@ -6,11 +6,11 @@ what it looks at, and the rules are judged once for each combination of answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
-from gateway.policy.conditions.base import Condition
-from gateway.policy.conditions.combined import All, Any, Not
+from gateway.policy.conditions.base import Asks
+from gateway.policy.conditions.combined import leaves
 from gateway.policy.model import Address, Claims, Facts, Place
 from gateway.policy.recorded import NotRecorded, address_of, agent_of, databases_of, file_of, place_of
 from gateway.policy.ruleset import RuleSet, Verdict
@@ -48,7 +48,7 @@ class _Answers:
 
     def __init__(self, field: str) -> None:
         self.field = field
-        self.conditions: list[Condition] = []
+        self.conditions: list[Asks[object]] = []
         self.known: dict[str | None, int] = {}
 
     def ask(self, text: str | None, facts: Facts) -> int:
@@ -65,11 +65,11 @@ class Verdicts:
     def __init__(self, rules: RuleSet, look_up: LookUp | None, databases: Iterable[str]) -> None:
         self._rules = rules
         self._look_up = look_up if rules.needs.issubset(databases) else None
-        leaves = [condition for rule in rules.rules for condition in _leaves(rule.when)]
-        self._asks_agent = any(condition.key == _AGENT for condition in leaves)
-        self._can_be_known = all(condition.key in _LOOKS_AT or condition.key == "plan" for condition in leaves)
+        asked = [condition for rule in rules.rules for condition in leaves(rule.when)]
+        self._asks_agent = any(condition.key == _AGENT for condition in asked)
+        self._can_be_known = all(condition.key in _LOOKS_AT or condition.key == "plan" for condition in asked)
         answers: dict[str, _Answers] = {}
-        for condition in leaves:
+        for condition in asked:
             if field := _LOOKS_AT.get(condition.key):
                 answers.setdefault(field, _Answers(field)).conditions.append(condition)
         self._answers = tuple(answers.values())
@@ -115,14 +115,3 @@ class Verdicts:
             missing = min(self._rules.needs - databases_of(version))
             raise NotRecorded(f"the rules ask geo.{missing}, which was not there then and is not in the settings now")
         return self._look_up(address_of(fields))
-
-
-def _leaves(when: Iterable[Condition]) -> Iterator[Condition]:
-    for condition in when:
-        if isinstance(condition, Not):
-            yield from _leaves(condition.when)
-        elif isinstance(condition, Any | All):
-            for each in condition.of:
-                yield from _leaves(each)
-        else:
-            yield condition

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import urlsplit
 
-from gateway.policy.conditions.base import Asks, Condition
-from gateway.policy.conditions.combined import All, Any, Not
+from gateway.policy.conditions.base import Condition
+from gateway.policy.conditions.combined import leaves
 from gateway.policy.decide import Policy, decide, limits_of, plan_of
 from gateway.policy.given import Given
 from gateway.policy.model import (
@@ -156,18 +156,7 @@ def _step(rule: Rule, facts: Facts) -> Step:
 
 def _seen(conditions: Iterable[Condition], facts: Facts) -> str:
     """The facts that these rest on, in the order of the file, each once however many conditions ask for it."""
-    return ", ".join({f"{leaf.key} is {leaf.in_words(leaf.fact(facts))}": None for leaf in _leaves(conditions)})
-
-
-def _leaves(conditions: Iterable[Condition]) -> Iterator[Asks[object]]:
-    for condition in conditions:
-        if isinstance(condition, Asks):
-            yield condition
-        elif isinstance(condition, Not):
-            yield from _leaves(condition.when)
-        elif isinstance(condition, Any | All):
-            for when in condition.of:
-                yield from _leaves(when)
+    return ", ".join({f"{leaf.key} is {leaf.in_words(leaf.fact(facts))}": None for leaf in leaves(conditions)})
 
 
 def _gate(decision: Decision, claims: Claims, policy: Policy) -> Gate | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from gateway.document import Node, join
-from gateway.policy.conditions.base import Reader, When, holds
+from gateway.policy.conditions.base import Asks, Condition, Reader, When, holds
 from gateway.policy.conditions.schemas import WHEN, Schema
 from gateway.policy.model import Facts
 
@@ -80,3 +81,15 @@ def _whens(node: Node, key: str, reader: Reader) -> tuple[When, ...]:
     if not node.value:
         reader.wrong(node, key, "is an empty list; give it a value or remove the line")
     return tuple(reader.when(item, join(key, index)) for index, item in enumerate(node.value))
+
+
+def leaves(when: Iterable[Condition]) -> Iterator[Asks[object]]:
+    """The conditions on single facts that these rest on, in the order of the file."""
+    for condition in when:
+        if isinstance(condition, Not):
+            yield from leaves(condition.when)
+        elif isinstance(condition, All | Any):
+            for each in condition.of:
+                yield from leaves(each)
+        elif isinstance(condition, Asks):
+            yield condition
