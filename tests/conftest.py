@@ -30,11 +30,12 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def redis_db(redis_url: str) -> str:
-    """The same server's address, with nothing in its database."""
+def redis_db(redis_url: str) -> Iterator[str]:
+    """The same server's address, with nothing in its database, nor afterwards: others go on with it as it is."""
     with Redis.from_url(redis_url) as client:
         client.flushdb()
-    return redis_url
+        yield redis_url
+        client.flushdb()
 
 
 @pytest.fixture

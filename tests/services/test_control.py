@@ -91,7 +91,9 @@ async def test_a_freeze_is_said_at_the_start_and_cuts_and_a_thaw_is_said(
 async def test_all_of_it_is_in_memory_before_start_returns(wire: Wire) -> None:
     commands = RedisControl(wire)
     many = [Command("revoke", 60, order_id=str(number)) for number in range(2500)]
-    await asyncio.gather(*(commands.append(command) for command in [*many, REVOKED]))
+    for start in range(0, len(many), 250):
+        await asyncio.gather(*(commands.append(command) for command in many[start : start + 250]))
+    await commands.append(REVOKED)
     async with following(wire) as control:
         assert control.current()
         assert control.standing.is_revoked(LINK)
