@@ -28,6 +28,7 @@ from ruamel.yaml.reader import ReaderError
 
 from gateway.document import Mistakes, Node, short_name
 
+_TAB = r"found character '\t'"
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 
 
@@ -87,6 +88,8 @@ def parse(
         mark = cast("_Mark | None", error.problem_mark or error.context_mark)
         # Quoted words are the file's own text, which may be a secret in the wrong place.
         problem = re.sub(r"'[^'<]{2,}'", "…", " ".join(str(error.problem or error.context).split()))
+        if problem.startswith(_TAB):
+            problem = "there is a tab; write spaces in its place"
         at = Node(source(mark.line + 1), None, column=mark.column + 1, width=1) if mark else source(1)
         mistakes.add(at, key, f"is not YAML ({problem}); mind indents and quotes")
     except _Refused as error:

@@ -103,12 +103,17 @@ class Examined:
 
 
 def examine(path: Path, databases: Collection[str] | None) -> Examined:
-    """All that can be said of this file, whether or not it is right. `databases` as in `read_rules`; blocks, too."""
+    """All that can be said of this file and the tests beside it, whether or not it is right. `databases` as in
+    `read_rules`; blocks, too.
+    """
     files = _Files(path)
     modified = None
     with suppress(OSError):
         modified = path.stat().st_mtime
     tree, reader, rules = files.look(databases)
+    texts = dict(files.reading.read)
+    if rules is not None and not files.mistakes.count:
+        fail(results(path, rules, files.mistakes, texts) or [], files.mistakes)
     return Examined(
         files.reading.version,
         None if files.mistakes.count else rules,
@@ -117,7 +122,7 @@ def examine(path: Path, databases: Collection[str] | None) -> Examined:
         {name: sum(1 for _ in entries) for name, entries in reader.lists.items()},
         reader.used,
         reader.needs,
-        files.reading.read,
+        texts,
         modified,
     )
 
@@ -177,7 +182,7 @@ class _Files:
 
     def look(self, databases: Collection[str] | None) -> tuple[Node | None, Reader, RuleSet | None]:
         """The tree, what read it, and what it means; where there are mistakes afterwards, the latter is of no use."""
-        tree = self.reading.document(self.path, BOUNDS, "name a readable file at `rules` in the settings")
+        tree = self.reading.document(self.path, BOUNDS, "name a readable file")
         lists = {} if tree is None else self.lists(tree)
         reader = Reader(CONDITIONS, self.mistakes, lists, (), _zone, databases)
         if tree is None:

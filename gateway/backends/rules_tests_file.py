@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.backends.watched_text import Reading
+from gateway.backends.watched_text import Reading, Texts
 from gateway.document import Mistakes
 from gateway.policy.given import GivenReader
 from gateway.policy.rules_tests import Result, read_tests, run
@@ -24,14 +24,17 @@ def tests_path(rules: Path) -> Path:
     return rules.parent / NAME
 
 
-def results(rules_path: Path, rules: RuleSet, mistakes: Mistakes) -> list[Result] | None:
+def results(rules_path: Path, rules: RuleSet, mistakes: Mistakes, texts: Texts | None = None) -> list[Result] | None:
     """What came of the tests of this rules file; None where there is no file of them. What is wrong with the file
-    itself goes to the mistakes. Blocks.
+    itself goes to the mistakes, and what was read to the texts. Blocks.
     """
     path = tests_path(rules_path)
     if path == rules_path or not _is_there(path):
         return None
-    tree = Reading(mistakes=mistakes).tree(path, BOUNDS, "make it a readable file, or remove it")
+    reading = Reading(mistakes=mistakes)
+    tree = reading.tree(path, BOUNDS, "make it a readable file, or remove it")
+    if texts is not None:
+        texts.update(reading.read)
     if tree is None:
         return []
     reader = GivenReader(tuple(rules.plans), mistakes)

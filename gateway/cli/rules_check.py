@@ -31,6 +31,7 @@ _COLUMNS = 100
 _ROOM_MIN = 20
 _LINES = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 """Where YAML begins a new line; list files do so only at \\n."""
+_YAML = (".yaml", ".yml")
 _DATABASES = ("city", "asn", "anonymous")
 
 
@@ -49,7 +50,8 @@ _DATABASES = ("city", "asn", "anonymous")
 def check(file: Path | None, strict: bool, observe_max: int, config: Path | None, as_json: bool) -> int:
     """Show every mistake in a rules FILE, else in the settings' own, and warn of what was hardly meant.
 
-    Nothing is changed. Exit 1 where there are mistakes; with warnings alone 0.
+    A test beside it that fails is a mistake too. Nothing is changed. Exit 1 where there are mistakes; with warnings
+    alone 0.
     """
     path, databases, without = _wanted(file, config)
     seen = examine_rules(path, databases)
@@ -80,11 +82,6 @@ def check(file: Path | None, strict: bool, observe_max: int, config: Path | None
     return int(seen.rules is None or (strict and bool(warnings)))
 
 
-def _in_order(found: Sequence[Mistake], path: Path) -> Sequence[Mistake]:
-    """The file's own first, then those of its list files."""
-    return sorted(found, key=lambda each: (each.file != str(path), each))
-
-
 def _wanted(file: Path | None, config: Path | None) -> tuple[Path, Collection[str] | None, str | None]:
     """The file to check, the databases that the settings name, None where there are no settings, which is then said."""
     if file is None:
@@ -109,7 +106,7 @@ def _wanted(file: Path | None, config: Path | None) -> tuple[Path, Collection[st
 
 
 def _print(path: Path, seen: Examined, mistakes: Sequence[Mistake], warnings: Sequence[Mistake]) -> None:
-    lines = {str(each): _split(text, each == path) for each, text in seen.texts.items()}
+    lines = {str(each): _split(text, each == path or each.suffix in _YAML) for each, text in seen.texts.items()}
     for mistake in mistakes:
         _point_at(mistake, "", lines)
     for warning in warnings:

@@ -10,10 +10,15 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 from gateway.document import Mistake, Mistakes, Node, find, join, short
+from gateway.policy.conditions.base import Condition
+from gateway.policy.conditions.requests import File, UserAgent
+from gateway.policy.conditions.times import Before
 from gateway.policy.reach import unreached
 from gateway.policy.ruleset import Rule, RuleSet
 
 DAY = 86_400
+_VERSION = frozenset("/ 0123456789")
+"""A whole User-Agent has some of these."""
 _NAMED_MAX = 5
 
 
@@ -46,6 +51,10 @@ def advice(rules: RuleSet, seen: Seen) -> Sequence[Mistake]:
         key = join("rules", index)
         if (text := _age(rule, seen)) is not None:
             told.add(find(seen.tree, ("rules", index, "since" if rule.since else "mode")), key, text)
+        for condition in rule.when:
+            if (text := _mistyped(condition, seen.now)) is not None:
+                place = ("rules", index, "when", condition.key)
+                told.add(find(seen.tree, place), join(join(key, "when"), condition.key), text)
     for name in sorted(set(seen.lists).difference(seen.used)):
         node = find(seen.tree, ("lists", name)).named
         told.add(node, join("lists", name), f"is used by no rule; write ${short(name)} in one, or remove it")
@@ -78,6 +87,22 @@ def _age(rule: Rule, seen: Seen) -> str | None:
     if rule.since is not None:
         return f"{short(rule.name)} has been observing since {rule.since}, {days}; enforce it, or remove it"
     return f"{short(rule.name)} has been observing for {days} or longer, as long as the file; enforce it, or remove it"
+
+
+def _mistyped(condition: Condition, now: float) -> str | None:
+    if isinstance(condition, Before) and condition.moment <= now:
+        return "is over, so the rule means nobody any more; remove the rule"
+    if isinstance(condition, UserAgent):
+        whole = sorted(text for text in condition.patterns.exact if text and not _VERSION & set(text))
+        if whole:
+            return (
+                f"means only who calls himself exactly that; write *{short(whole[0])}* for all that have it in theirs"
+            )
+    if isinstance(condition, File):
+        folders = sorted(text for text in condition.patterns.exact if "." not in text.rpartition("/")[2])
+        if folders:
+            return f"means one file of that name; write {short(folders[0])}/** for all in a folder"
+    return None
 
 
 def _midnight(day: date) -> float:

@@ -282,3 +282,34 @@ def test_the_page_shows_what_it_prints(run: Run, tmp_path: Path, written: str, c
 
 def test_help_has_an_example(run: Run) -> None:
     assert "Example: gateway rules check rules/rules.yaml" in run("rules", "check", "--help").stdout
+
+
+def test_a_test_beside_it_that_fails_is_a_mistake(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text("version: 1\notherwise: allow\n")
+    (tmp_path / "tests.yaml").write_text("- {given: {}, expect: allow}\n- {name: none, given: {}, expect: deny}\n")
+    shown = run("rules", "check", "rules.yaml")
+    assert shown.returncode == 1
+    assert 'tests.yaml:2:3: tests[1]: "none": expected deny, is allow by otherwise' in shown.stdout
+    assert "    2 | - {name: none, given: {}, expect: deny}" in shown.stdout
+    assert "rules.yaml is not good: 1 mistake; the gateway would not take it over" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("when", "said"),
+    [
+        ("{before: 2020-01-01T00:00:00Z}", "is over, so the rule means nobody any more"),
+        ("{user_agent: Bot}", "write *bot* for all"),
+        ("{file: [masters, a.pdf]}", "write masters/** for all in a folder"),
+        ('{user_agent: ["*bot*", "", "curl/8.5.0"]}', None),
+        ("{file: [masters/a.wav, 'x/**']}", None),
+        ("{before: 2999-01-01T00:00:00Z}", None),
+    ],
+)
+def test_what_is_likely_mistyped_is_a_warning(run: Run, tmp_path: Path, when: str, said: str | None) -> None:
+    (tmp_path / "r.yaml").write_text(
+        f"version: 1\nrules:\n  - {{name: a, when: {when}, then: deny}}\notherwise: allow\n"
+    )
+    shown = run("rules", "check", "r.yaml")
+    assert shown.returncode == 0
+    assert ("warning: " in shown.stdout) == (said is not None)
+    assert (said or "") in shown.stdout

@@ -280,4 +280,6 @@ def test_events_that_cannot_be_explained(run: Run, settings: Path, redis_db: str
 
 def test_rules_whose_tests_fail_are_explained_all_the_same(run: Run, settings: Path, rules: Path) -> None:
     rules.with_name("tests.yaml").write_text("- {given: {country: IR}, expect: allow}\n")
-    assert explained(run, "--country", "IR", "--config", settings)[0].startswith("deny rule.denied by embargo")
+    shown = run("rules", "explain", "--country", "IR", "--config", settings)
+    assert shown.stdout.startswith("deny rule.denied by embargo")
+    assert "a running gateway keeps the ones before: see `gateway rules test`" in shown.stderr
