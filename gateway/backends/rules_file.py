@@ -102,9 +102,11 @@ class Examined:
     modified: float | None
 
 
-def examine(path: Path, databases: Collection[str] | None) -> Examined:
-    """All that can be said of this file, whether or not it is right. `databases` as in `read_rules`; blocks, too."""
-    files = _Files(path)
+def examine(path: Path, databases: Collection[str] | None, texts: Texts | None = None) -> Examined:
+    """All that can be said of this file, whether or not it is right. `databases` as in `read_rules`; blocks, too.
+    `texts`: what is read instead of the disk's files.
+    """
+    files = _Files(path, Reading(texts))
     modified = None
     with suppress(OSError):
         modified = path.stat().st_mtime
