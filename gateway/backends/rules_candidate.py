@@ -53,6 +53,9 @@ class CurrentRules:
         be changed alone.
         """
         edits = Edits(self._texts[self._path].decode("utf-8-sig"), self._tree)
+        # First, since what is put in front of the same line is put there in turn.
+        if suggested.blocks:
+            edits.add_rules((_rule(each, remarks), [_comment(each, remarks)]) for each in suggested.blocks)
         by_plan: dict[str, list[Number]] = {}
         for number in suggested.numbers:
             by_plan.setdefault(number.plan, []).append(number)
@@ -63,8 +66,6 @@ class CurrentRules:
         for plan, count in suggested.unjudged.items():
             if plan:
                 edits.remark(plan, [f"nothing suggested {remarks.day}: only {count:,} completed downloads"])
-        if suggested.blocks:
-            edits.add_rules((_rule(each, remarks), [_comment(each, remarks)]) for each in suggested.blocks)
         text = edits.text()
         return text, self._read(text, suggested)
 

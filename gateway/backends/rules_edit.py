@@ -80,7 +80,7 @@ class Edits:
         """A plan for links that name none."""
         written = f"{plan}: {{{', '.join(f'{name}: {text}' for name, text in limits.items())}}}"
         plans = _plans(self._tree)
-        before = self._top("otherwise")
+        before = self._in_front(self._top("otherwise"))
         if not plans:
             self._add(before, 0, comments)
             self._above[before] += ["plans:", f"  {written}"]
@@ -98,7 +98,7 @@ class Edits:
         """Rules behind all others, each a flow mapping, with comments above."""
         node = _member(self._tree, "rules") if "rules" in _members(self._tree) else None
         if node is None:
-            before, indent = self._top("otherwise"), 2
+            before, indent = self._in_front(self._top("otherwise")), 2
             self._above.setdefault(before, []).append("rules:")
         elif self._letter(node) == "-":
             before, indent = self._behind("rules"), node.column - 1
@@ -112,12 +112,17 @@ class Edits:
         """The line in front of which this top-level section ends; what is remarked on the next key belongs to that."""
         start = self._top(key)
         later = [_line(child.named) for child in _members(self._tree).values() if _line(child.named) > start]
-        line = min(later, default=len(self._lines) + 1)
-        while line > start + 1 and (
-            not self._lines[line - 2].strip() or self._lines[line - 2].startswith(("#", "..."))
-        ):
+        return self._in_front(min(later, default=len(self._lines) + 1), start + 1)
+
+    def _in_front(self, line: int, first: int = 1) -> int:
+        """This line, or the one where the remarks above it begin, and what is empty above them."""
+        while line > first and self._is_remark(self._lines[line - 2]):
             line -= 1
         return line
+
+    @staticmethod
+    def _is_remark(line: str) -> bool:
+        return not line.strip() or line.startswith(("#", "..."))
 
     def _top(self, key: str) -> int:
         return _line(_member(self._tree, key).named)

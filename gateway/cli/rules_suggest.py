@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -98,8 +99,8 @@ def suggest_rules(  # noqa: PLR0913, PLR0917  # one parameter per option
     if as_json:
         print_json(_document(found))
     elif output is None and written:
-        click.echo(found.candidate, nl=False)
-    for line in _lines(found, output):
+        click.echo(found.candidate.encode(), nl=False)
+    for line in _lines(found, output, exports):
         click.echo(visible(line), err=True)
     return 0
 
@@ -149,7 +150,13 @@ def _found(
                 "enough with --least"
             )
         suggested = suggest(
-            downloads, history.tried(), current.rules, at_most=at_most, least=least, databases=source.databases
+            downloads,
+            history.tried(),
+            current.rules,
+            at_most=at_most,
+            least=least,
+            span=history.span,
+            databases=source.databases,
         )
         known = {download.id for download in downloads}
         while True:
@@ -221,7 +228,7 @@ def _document(found: _Found) -> dict[str, object]:
     }
 
 
-def _lines(found: _Found, output: Path | None) -> Iterator[str]:
+def _lines(found: _Found, output: Path | None, exports: Sequence[Path]) -> Iterator[str]:
     suggested, since = found.suggested, found.remarks.since
     for plan, count in suggested.unjudged.items():
         of = f"plan {plan}" if plan else "links without a plan"
@@ -238,5 +245,5 @@ def _lines(found: _Found, output: Path | None) -> Iterator[str]:
         f"All together, with the rules enforced, they would have refused {found.refused:,} of {suggested.total:,} "
         f"completed downloads ({share}), by a replay; {suggested.spare:,} may be."
     )
-    name = output or "candidate.yaml"
-    yield f"See whom: gateway rules replay --against {name} --since {format_duration(since)}"
+    asked = ["--against", output or "candidate.yaml", "--since", format_duration(since), *exports]
+    yield f"See whom: gateway rules replay {shlex.join(map(str, asked))}"

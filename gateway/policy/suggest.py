@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from types import MappingProxyType
 
-from gateway.policy.limits import BY_NAME
+from gateway.policy.limits import BY_NAME, LIMIT_MAX, ValidAfterFirst
 from gateway.policy.model import Limits, Plan
 from gateway.policy.ruleset import RuleSet
 from gateway.policy.suggest_history import NUMBERS, UNITS, Download, Origin, Tried
@@ -29,6 +29,8 @@ TRIED_PER_DOWNLOAD = 20
 """A place of which one of so many requests came to a download is no place to block."""
 NEEDS: Mapping[str, str] = MappingProxyType({"network": "anonymous", "continent": "city", "country": "city"})
 """The geo databases that the conditions ask."""
+_PREFERRED = ("country", "continent", "user_agent", "network")
+"""The last one first: a kind of network or of program is named where that explains what came from a country."""
 
 
 def tightest(needs: Sequence[int], spare: int) -> int:
@@ -39,16 +41,20 @@ def tightest(needs: Sequence[int], spare: int) -> int:
 @dataclass(slots=True, eq=False)
 class Number:
     """A number in a plan. `before` and `at_most` as the rules file has them (`before` None: no limit yet), `plan` the
-    name it has there; `total` completed downloads were looked at. `needs`, sorted, are those of the `downloads`.
+    name it has there; `largest`: more is no suggestion. `needs`, sorted, are those of the completed `downloads`.
     """
 
     plan: str
     limit: str
     before: int | None
     at_most: int
-    total: int
+    largest: int
     needs: Sequence[int] = field(repr=False)
     downloads: Sequence[Download] = field(repr=False)
+
+    @property
+    def total(self) -> int:
+        return len(self.downloads)
 
     @property
     def cause(self) -> str:
@@ -69,7 +75,7 @@ class Number:
         if first == len(self.needs):
             return False
         self.at_most = self.needs[first] * UNITS.get(self.limit, 1)
-        return self.before is None or self.at_most < self.before
+        return self.at_most <= self.largest
 
     @property
     def _first_refused(self) -> int:
@@ -167,10 +173,12 @@ def suggest(
     *,
     at_most: Fraction,
     least: int,
+    span: float,
     databases: Collection[str] | None,
 ) -> Suggested:
     """`at_most`: the part of the completed downloads that may be refused; `least`: with fewer of a plan nothing is said
-    of it; `databases`: the geo databases that rules may ask, None: any.
+    of it; `span`: how much time there are events of, in seconds; `databases`: the geo databases that rules may ask,
+    None: any.
     """
     by_plan: dict[str, list[Download]] = {}
     for download in downloads:
@@ -184,7 +192,7 @@ def suggest(
         if len(own) < least:
             unjudged[name] = len(own)
         else:
-            of += _numbers(plan, own, int(at_most * len(own)))
+            of += _numbers(plan, own, int(at_most * len(own)), span)
     spare = int(at_most * len(downloads))
     known = {rule.name for rule in rules.rules}
     of += _blocks(downloads, tried, spare, known, databases) if len(downloads) >= least else []
@@ -198,15 +206,19 @@ def limits_with(plan: Plan, numbers: Iterable[Number]) -> Limits:
     return plan.limits.tightened(Limits(**{each.limit: each.at_most for each in numbers if each.plan == plan.name}))
 
 
-def _numbers(plan: Plan, downloads: Sequence[Download], spare: int) -> list[Number]:
+def _numbers(plan: Plan, downloads: Sequence[Download], spare: int, span: float) -> list[Number]:
     found = []
     for index, limit in enumerate(NUMBERS):
         own = sorted(downloads, key=lambda each: each.needs[index])
         needs = [each.needs[index] for each in own]
         number = tightest(needs, spare) * UNITS.get(limit, 1)
         before = plan.limits.get(limit)
-        if before is None or number < before:
-            found.append(Number(plan.name, limit, before, number, len(own), needs, own))
+        largest = LIMIT_MAX if before is None else before - 1
+        if limit == ValidAfterFirst.name:
+            # Whoever comes back later than this has mostly not been seen doing it.
+            largest = min(largest, int(span / 2))
+        if number <= largest:
+            found.append(Number(plan.name, limit, before, number, largest, needs, own))
     return found
 
 
@@ -217,7 +229,7 @@ def _blocks(
     known: Collection[str],
     databases: Collection[str] | None,
 ) -> list[Block]:
-    """The most telling first; what one stands against is no evidence for another."""
+    """The narrowest kind first; what one stands against is no evidence for another."""
     served: dict[tuple[str, str], list[Download]] = {}
     for download in downloads:
         for pair in frozenset().union(*download.origins):
@@ -234,7 +246,7 @@ def _blocks(
         ]
         if not blocks:
             break
-        best = max(blocks, key=lambda each: (each.requests, each.condition, each.value))
+        best = max(blocks, key=lambda each: (_PREFERRED.index(each.condition), each.requests, each.value))
         found.append(best)
         left = {origin: each for origin, each in left.items() if (best.condition, best.value) not in origin}
     return found

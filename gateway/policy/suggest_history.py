@@ -118,6 +118,12 @@ class History:
         """The completed ones, once all events were taken."""
         return [each for token, transfers in self._tokens.items() for each in self._completed(token, transfers)]
 
+    @property
+    def span(self) -> float:
+        """The time between the first and the last transfer, in seconds."""
+        moments = [transfer.at for transfer in self._transfers.values()]
+        return max(moments, default=0.0) - min(moments, default=0.0)
+
     def tried(self) -> Mapping[Origin, Tried]:
         """What came to nothing, once all events were taken."""
         found = {origin: Tried(each.requests, set(each.networks)) for origin, each in self._denied.items()}

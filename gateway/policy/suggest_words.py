@@ -39,14 +39,14 @@ def evidence(suggestion: Number | Block, since: int) -> str:
     links = len({download.token for download in refused})
     of = f", of {links:,} link{'s' if links > 1 else ''}" if links else ""
     most = BY_NAME[suggestion.limit].write(suggestion.needs[-1] * UNITS.get(suggestion.limit, 1))
-    what = _what(suggestion.limit, suggestion.at_most, suggestion.written)
+    what = _what(suggestion.limit, suggestion.at_most, suggestion.written, "were" if len(refused) > 1 else "was")
     return f"of {total:,} completed downloads in {within} {some} {what}{of}; the most that one needed is {most}"
 
 
-def _what(limit: str, at_most: int, written: str) -> str:
+def _what(limit: str, at_most: int, written: str, was: str) -> str:
     match limit:
         case "downloads":
-            return f"was the {_ordinal(at_most + 1)} of its file or a later one"
+            return f"{was} the {_ordinal(at_most + 1)} of its file or a later one"
         case "networks" | "devices":
             return f"came from a {_ordinal(at_most + 1)} {limit.removesuffix('s')} of its link or a later one"
         case "concurrent":
