@@ -35,12 +35,15 @@ _PERCENT = re.compile(r"([0-9]{1,2}(?:\.[0-9]{1,6})?) ?%")
 
 @dataclass(slots=True)
 class _Found:
-    """`candidate`: its text; `refused`: of the completed downloads, by a replay with every suggestion enforced."""
+    """`candidate`: its text; `refused`: of the completed downloads, by a replay with every suggestion enforced;
+    `left_out`: those that the rules refuse as they are.
+    """
 
     suggested: Suggested
     remarks: Remarks
     candidate: str
     refused: int
+    left_out: int
 
 
 def _part(_ctx: click.Context, _param: click.Parameter, value: str) -> Fraction:
@@ -162,10 +165,10 @@ def _found(
         while True:
             candidate, rules = current.changed(suggested, remarks)
             if not suggested.of:
-                return _Found(suggested, remarks, candidate, 0)
+                return _Found(suggested, remarks, candidate, 0, history.left_out)
             refused, causes = _refused(source, history, replay_of(suggested.enforced(rules), begin), known)
             if refused <= suggested.spare:
-                return _Found(suggested, remarks, candidate, refused)
+                return _Found(suggested, remarks, candidate, refused, history.left_out)
             suggested.loosen(refused, causes)
 
 
@@ -202,6 +205,7 @@ def _document(found: _Found) -> dict[str, object]:
     return {
         "downloads": suggested.total,
         "refused": found.refused,
+        "left_out": found.left_out,
         "suggestions": [
             {
                 "plan": each.plan,
@@ -230,6 +234,11 @@ def _document(found: _Found) -> dict[str, object]:
 
 def _lines(found: _Found, output: Path | None, exports: Sequence[Path]) -> Iterator[str]:
     suggested, since = found.suggested, found.remarks.since
+    if found.left_out:
+        yield (
+            f"{found.left_out:,} completed downloads are left out: the rules as they are now would refuse them, and "
+            "a replay shows them, too"
+        )
     for plan, count in suggested.unjudged.items():
         of = f"plan {plan}" if plan else "links without a plan"
         yield f"{of}: nothing suggested; only {count:,} completed downloads in {format_duration(since)}"

@@ -78,6 +78,8 @@ class History:
     """
 
     def __init__(self, since: float, default_plan: str | None) -> None:
+        self.left_out = 0
+        """How many completed downloads the rules refuse as they are, once `downloads` was asked."""
         self._since = since
         self._default = default_plan or ""
         self._tokens: dict[str, list[_Transfer]] = {}
@@ -220,7 +222,10 @@ class History:
                 seen += 1
             device = devices.setdefault(each.device, seen)
             devices.setdefault(each.cookie, device)
-            if not each.complete or not each.is_told or each.id in self._refused:
+            if not each.complete or not each.is_told:
+                continue
+            if each.id in self._refused:
+                self.left_out += 1
                 continue
             hours = 0 if each.extended else math.ceil((each.at - first) / UNITS["valid_after_first"])
             needs = (used[each.file], network, device, each.concurrent, hours)

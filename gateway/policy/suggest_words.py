@@ -31,7 +31,7 @@ def evidence(suggestion: Number | Block, since: int) -> str:
     refused, total, within = suggestion.refused, suggestion.total, format_duration(since)
     some = f"{len(refused):,} ({len(refused) / total:.2%})" if refused else "none"
     if isinstance(suggestion, Block):
-        where = _PLACES[suggestion.condition].format(suggestion.value or "none at all")
+        where = _PLACES[suggestion.condition].format(suggestion.value) if suggestion.value else "clients without a name"
         return (
             f"{suggestion.requests:,} requests from {where} ({suggestion.networks:,} client networks) in {within} were "
             f"refused or not completed; of {total:,} completed downloads {some} came from there"

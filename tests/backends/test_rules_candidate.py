@@ -12,6 +12,7 @@ from gateway.errors import GatewayError, SettingsError
 from gateway.policy.model import Limits
 from gateway.policy.suggest import NO_PLAN, Block, Number, Suggested
 
+ROOT = Path(__file__).parents[2]
 TODAY = Remarks(date(2026, 11, 21), 30 * 86_400)
 
 
@@ -64,6 +65,15 @@ def test_the_suggested_numbers_and_rules_are_there_and_nothing_else_changes(tmp_
     assert [line for line in new.splitlines() if line in kept and line] == [line for line in kept if line]
     assert new.count("# kept") == text.count("# kept")
     assert new.count("\r\n") in {0, new.count("\n")}
+
+
+def test_the_sample_file_can_be_changed(tmp_path) -> None:
+    sample = (ROOT / "rules/rules.yaml").read_text(encoding="utf-8")
+    new, _ = written(tmp_path, sample, suggested("preview", downloads=3, networks=2))
+    lines = sample.splitlines()
+    kept = [line for line in lines if "  preview:" not in line]
+    assert [line for line in new.splitlines() if line in kept] == kept
+    assert "\n  preview: {valid_for: 1y, downloads: 3, view: true, networks: 2}\n" in new
 
 
 def test_each_has_its_evidence_above_it(tmp_path) -> None:

@@ -194,6 +194,14 @@ def test_the_budget_is_kept_where_each_alone_would_use_it_up(run, rules, export)
     assert (found["downloads"], found["networks"], document["refused"]) == (4, 1, 6)
 
 
+def test_what_the_rules_refuse_as_they_are_is_no_suggestions_doing(run, rules, export) -> None:
+    rules.write_text(RULES.replace("{tier: banned}", '{order: ["0", "1"]}').replace("9, networks", "4, networks"))
+    shown = run("rules", "suggest", export, "--rules", rules, "--json", *MORE)
+    document = json.loads(shown.stdout)
+    assert (document["left_out"], document["downloads"], document["refused"]) == (11, 1289, 4)
+    assert "11 completed downloads are left out" in shown.stderr
+
+
 def test_a_gateway_without_rules_gets_a_file(run, filled, rules, tmp_path) -> None:
     filled.write_text(filled.read_text().replace(f"rules: {rules}\n", ""))
     shown = run("rules", "suggest", "--config", filled, "-o", "new.yaml", *MORE)
