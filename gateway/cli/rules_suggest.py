@@ -36,13 +36,14 @@ _PERCENT = re.compile(r"([0-9]{1,2}(?:\.[0-9]{1,6})?) ?%")
 @dataclass(slots=True)
 class _Found:
     """`candidate`: its text; `refused`: of the completed downloads, by a replay with every suggestion enforced;
-    `left_out`: those that the rules refuse as they are.
+    `undecided`: requests that it could not decide again; `left_out`: downloads that the rules refuse as they are.
     """
 
     suggested: Suggested
     remarks: Remarks
     candidate: str
     refused: int
+    undecided: int
     left_out: int
 
 
@@ -57,7 +58,11 @@ def _part(_ctx: click.Context, _param: click.Parameter, value: str) -> Fraction:
 @click.argument("exports", nargs=-1, type=click.Path(path_type=Path, dir_okay=False), metavar="[EXPORT]...")
 @click.option("--since", callback=duration, default="30d", show_default=True, help="Downloads of this time until now.")
 @click.option(
-    "--at-most", callback=_part, default="0.1%", show_default=True, help="Of the completed downloads may be refused."
+    "--at-most",
+    callback=_part,
+    default="0.1%",
+    show_default=True,
+    help="This part of the completed downloads may be refused.",
 )
 @click.option(
     "--least",
@@ -165,10 +170,13 @@ def _found(
         while True:
             candidate, rules = current.changed(suggested, remarks)
             if not suggested.of:
-                return _Found(suggested, remarks, candidate, 0, history.left_out)
-            refused, causes = _refused(source, history, replay_of(suggested.enforced(rules), begin), known)
+                return _Found(suggested, remarks, candidate, 0, 0, history.left_out)
+            replay = replay_of(suggested.enforced(rules), begin)
+            refused, causes = _refused(source, history, replay, known)
             if refused <= suggested.spare:
-                return _Found(suggested, remarks, candidate, refused, history.left_out)
+                return _Found(
+                    suggested, remarks, candidate, refused, replay.counts.not_redecidable.total(), history.left_out
+                )
             suggested.loosen(refused, causes)
 
 
@@ -205,6 +213,7 @@ def _document(found: _Found) -> dict[str, object]:
     return {
         "downloads": suggested.total,
         "refused": found.refused,
+        "undecided": found.undecided,
         "left_out": found.left_out,
         "suggestions": [
             {
@@ -254,5 +263,8 @@ def _lines(found: _Found, output: Path | None, exports: Sequence[Path]) -> Itera
         f"All together, with the rules enforced, they would have refused {found.refused:,} of {suggested.total:,} "
         f"completed downloads ({share}), by a replay; {suggested.spare:,} may be."
     )
+    if found.undecided:
+        yield f"Of that replay {found.undecided:,} requests could not be decided again, and count as let in."
     asked = ["--against", output or "candidate.yaml", "--since", format_duration(since), *exports]
-    yield f"See whom: gateway rules replay {shlex.join(map(str, asked))}"
+    first = "See whom" if output is not None else "Save it as candidate.yaml, then see whom"
+    yield f"{first}: gateway rules replay {shlex.join(map(str, asked))}"

@@ -202,6 +202,14 @@ def test_what_the_rules_refuse_as_they_are_is_no_suggestions_doing(run, rules, e
     assert "11 completed downloads are left out" in shown.stderr
 
 
+def test_requests_that_the_replay_could_not_decide_are_told(run, rules, export, history) -> None:
+    lines = [{name: text for name, text in each.items() if name != "geo.version"} for each in history[:200]]
+    export.write_text("".join(f"{json.dumps(each)}\n" for each in [*lines, *history[200:]]))
+    shown = run("rules", "suggest", export, "--rules", rules, "--json", *MORE)
+    assert json.loads(shown.stdout)["undecided"] == sum(each["type"] != "download.finished" for each in lines)
+    assert "requests could not be decided again" in shown.stderr
+
+
 def test_a_gateway_without_rules_gets_a_file(run, filled, rules, tmp_path) -> None:
     filled.write_text(filled.read_text().replace(f"rules: {rules}\n", ""))
     shown = run("rules", "suggest", "--config", filled, "-o", "new.yaml", *MORE)
