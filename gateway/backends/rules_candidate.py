@@ -43,6 +43,10 @@ class CurrentRules:
         self._tree: Node = seen.tree
         self._texts = seen.texts
 
+    def is_at(self, path: Path) -> bool:
+        """Whether this is the file itself."""
+        return path.exists() and self._path.exists() and path.samefile(self._path)
+
     @property
     def folder(self) -> Path | None:
         """From which it names its list files; None: it names none."""

@@ -124,6 +124,8 @@ def _named(path: Path | None, source: Source) -> Path | None:
 def _may_write(output: Path | None, current: CurrentRules, force: bool) -> None:
     if output is None:
         return
+    if current.is_at(output):
+        raise GatewayError(f"{output} is the rules file itself; name another file, and put it there after a replay")
     if output.exists() and not force:
         raise GatewayError(f"{output} is there already; name another file, or overwrite it with --force")
     if not output.parent.is_dir():

@@ -233,6 +233,12 @@ def test_a_file_that_is_there_is_kept_unless_forced(run, rules, export, tmp_path
     assert (tmp_path / "new.yaml").read_text() != "mine"
 
 
+def test_the_rules_file_itself_is_never_overwritten(run, rules, export) -> None:
+    shown = run("rules", "suggest", export, "--rules", rules, "-o", rules, "--force", *MORE)
+    assert (shown.returncode, rules.read_text()) == (1, RULES)
+    assert "is the rules file itself" in shown.stderr
+
+
 def test_list_files_keep_their_folder(run, rules, export, tmp_path) -> None:
     (tmp_path / "own.txt").write_text("banned\n")
     (tmp_path / "other").mkdir()
