@@ -141,7 +141,7 @@ def _found(
 ) -> _Found:
     """Raises GatewayError where there are too few downloads."""
     at_most, least = asked
-    history = History(begin, current.rules.default_plan)
+    history = History(begin, current.rules)
     with source.prepared() as replay_of:
         as_it_is = replay_of(current.rules, begin)
 

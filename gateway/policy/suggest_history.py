@@ -5,17 +5,20 @@ A download is a transfer that holds its charge. It is completed where a request 
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import ceil, inf
+from operator import gt
 
 from gateway.policy.countries import CONTINENTS, COUNTRIES
+from gateway.policy.model import Limits
 from gateway.policy.reasons import Reason
 from gateway.policy.recorded import NotRecorded, moment_of
 from gateway.policy.replay_changes import Change
+from gateway.policy.ruleset import RuleSet
 
 Fields = Mapping[str, str]
 Origin = frozenset[tuple[str, str]]
@@ -74,14 +77,15 @@ class _Transfer:
 
 class History:
     """Fed with events, of one shard after the other, each oldest first. Downloads that began before `since` (Unix s)
-    count for the later ones of their link and are not told; `default_plan` is that of the rules file.
+    count for the later ones of their link and are not told. `rules` are those that there are.
     """
 
-    def __init__(self, since: float, default_plan: str | None) -> None:
+    def __init__(self, since: float, rules: RuleSet) -> None:
         self.left_out = 0
         """How many completed downloads the rules refuse as they are, once `downloads` was asked."""
         self._since = since
-        self._default = default_plan or ""
+        self._default = rules.default_plan or ""
+        self._most = {name: _most(plan.limits) for name, plan in rules.plans.items()}
         self._tokens: dict[str, list[_Transfer]] = {}
         self._transfers: dict[str, _Transfer] = {}
         self._running: dict[str, tuple[str, str]] = {}
@@ -224,13 +228,21 @@ class History:
             devices.setdefault(each.cookie, device)
             if not each.complete or not each.is_told:
                 continue
-            if each.id in self._refused:
-                self.left_out += 1
-                continue
-            hours = 0 if each.extended else math.ceil((each.at - first) / UNITS["valid_after_first"])
+            hours = 0 if each.extended else ceil((each.at - first) / UNITS["valid_after_first"])
             needs = (used[each.file], network, device, each.concurrent, hours)
             plan = self._default if each.plan is None else each.plan
+            most = self._most.get(plan)
+            # A replay takes the ledger's recorded word as long as a link's limits are the recorded ones.
+            if each.id in self._refused or (most and any(map(gt, needs, most))):
+                self.left_out += 1
+                continue
             yield Download(each.id, token, plan, needs, each.origins)
+
+
+def _most(limits: Limits) -> tuple[float, ...]:
+    """The largest needs that these limits let in."""
+    numbers = [(limits.get(name), UNITS.get(name, 1)) for name in NUMBERS]
+    return tuple(inf if number is None else ceil(number / unit) for number, unit in numbers)
 
 
 def origin_of(fields: Fields) -> Origin:

@@ -173,7 +173,7 @@ def ended(begun: dict[str, str], outcome: str = "complete", **more: str) -> dict
 
 
 def needs(*events: dict[str, str], since: float = 0.0) -> list[tuple[str, tuple[int, ...]]]:
-    history = History(since, None)
+    history = History(since, RuleSet())
     for each in events:
         history.take(each)
     return [(each.id, each.needs) for each in history.downloads()]
@@ -211,6 +211,19 @@ def test_earlier_downloads_count_and_are_not_told() -> None:
     assert needs(A, ended(A), B, ended(B), since=NOON_MS / 1000 + 30) == [("b", (2, 2, 2, 1, 1))]
 
 
+def test_what_the_plan_would_not_let_in_is_left_out_whatever_was_recorded() -> None:
+    history = History(0.0, RuleSet(default_plan="a", plans=rules_of(networks=1).plans))
+    for each in (A, ended(A), B, ended(B)):
+        history.take(each)
+    assert [each.id for each in history.downloads()] == ["a"]
+    assert history.left_out == 1
+    late = allowed("b", 5000)
+    history = History(0.0, RuleSet(default_plan="a", plans=rules_of(valid_after_first=5400).plans))
+    for each in (A, ended(A), late, ended(late)):
+        history.take(each)
+    assert [each.id for each in history.downloads()] == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     ("event", "counts"),
     [
@@ -223,7 +236,7 @@ def test_earlier_downloads_count_and_are_not_told() -> None:
     ],
 )
 def test_refusals_that_are_the_clients_own_tell_of_a_place(event, counts) -> None:
-    history = History(0.0, None)
+    history = History(0.0, RuleSet())
     history.take({**A, "type": "download.denied", **event})
     assert [each.requests for each in history.tried().values()] == [1] * counts
 
