@@ -102,18 +102,20 @@ class Examined:
     modified: float | None
 
 
-def examine(path: Path, databases: Collection[str] | None) -> Examined:
-    """All that can be said of this file and the tests beside it, whether or not it is right. `databases` as in
-    `read_rules`; blocks, too.
+def examine(
+    path: Path, databases: Collection[str] | None, texts: Texts | None = None, *, tested: bool = False
+) -> Examined:
+    """All that can be said of this file, whether or not it is right. `databases` and `tested` as in `read_rules`; it
+    blocks, too. `texts`: what is read instead of the disk's files.
     """
-    files = _Files(path)
+    files = _Files(path, Reading(texts))
     modified = None
     with suppress(OSError):
         modified = path.stat().st_mtime
     tree, reader, rules = files.look(databases)
-    texts = dict(files.reading.read)
-    if rules is not None and not files.mistakes.count:
-        fail(results(path, rules, files.mistakes, texts) or [], files.mistakes)
+    read = dict(files.reading.read)
+    if tested and rules is not None and not files.mistakes.count:
+        fail(results(path, rules, files.mistakes, read) or [], files.mistakes)
     return Examined(
         files.reading.version,
         None if files.mistakes.count else rules,
@@ -122,7 +124,7 @@ def examine(path: Path, databases: Collection[str] | None) -> Examined:
         {name: sum(1 for _ in entries) for name, entries in reader.lists.items()},
         reader.used,
         reader.needs,
-        texts,
+        read,
         modified,
     )
 

@@ -28,8 +28,8 @@ def read_rules(settings: Settings, *, tested: bool = True) -> RuleSet:
 
 
 def examine_rules(path: Path, databases: Collection[str] | None) -> Examined:
-    """All that can be said of a rules file, right or wrong. `databases`: the settings' own; None: nobody knows them."""
-    return rules_file.examine(path, databases)
+    """All that can be said of a rules file and the tests beside it, right or wrong. `databases`: the settings' own; None: nobody knows them."""
+    return rules_file.examine(path, databases, tested=True)
 
 
 def read_candidate(settings: Settings) -> RuleSet:

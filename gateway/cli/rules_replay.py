@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli.options import DEFAULT_CONFIG, config_option, duration, json_option
-from gateway.cli.output import print_json, print_line, read_settings, utc, with_tools
-from gateway.cli.progress import Progress
-from gateway.errors import SettingsError
+from gateway.cli.options import config_option, duration, json_option
+from gateway.cli.output import print_json, print_line, utc
+from gateway.cli.recorded_events import Fields, Source
 from gateway.policy.flips import Flips, Group
-from gateway.policy.replay import Counts, Replay
+from gateway.policy.replay import Counts
 
 if TYPE_CHECKING:
-    from gateway.bootstrap.redis import Tools
     from gateway.policy.ruleset import RuleSet
-    from gateway.settings import Settings
 
 SHOWN = 20
 """Of each list, without --all."""
@@ -46,81 +40,27 @@ def replay(  # noqa: PLR0917  # one parameter per option
     Reads the events in Redis, or the named files of `gateway events export` (.jsonl, .jsonl.gz). What is older than
     --since is read too: limits count it.
     """
-    settings = _settings(config, needed=not exports)
-    candidate = _candidate(against, settings)
+    from gateway.backends.rules_file import read_rules  # noqa: PLC0415  # `gateway --help` needs none of it
+
+    source = Source(exports, config)
+    candidate = read_rules(against, source.databases)
     begin = time.time() - since
     flips = Flips()
-    with _prepared(candidate, settings, begin) as replayed:
-        if exports:
-            _from_files(exports, replayed, flips)
-        else:
-            with_tools(config, lambda settings, tools: _from_redis(settings, tools, replayed, flips))
+    with source.prepared() as replay_of:
+        replayed = replay_of(candidate, begin)
+        take = replayed.take
+
+        def told(fields: Fields) -> None:
+            if changes := take(fields):
+                flips.add(changes)
+
+        source.read(told, "replaying")
         flips.add(replayed.finish())
     if as_json:
         print_json(_document(candidate, begin, replayed.counts, flips))
         return
     for line in _lines(against, candidate, begin, replayed.counts, flips, SHOWN if not everything else None):
         print_line(line)
-
-
-def _settings(config: Path | None, *, needed: bool) -> Settings | None:
-    try:
-        return read_settings(config)
-    except SettingsError:
-        if needed or config is not None or DEFAULT_CONFIG.exists() or "GATEWAY_CONFIG" in os.environ:
-            raise
-        return None
-
-
-def _candidate(path: Path, settings: Settings | None) -> RuleSet:
-    """Raises SettingsError, as a load of the file would."""
-    from gateway.backends.rules_file import read_rules  # noqa: PLC0415  # `gateway --help` needs none of it
-    from gateway.bootstrap.files import databases_of  # noqa: PLC0415
-
-    return read_rules(path, None if settings is None else databases_of(settings))
-
-
-@contextmanager
-def _prepared(candidate: RuleSet, settings: Settings | None, since: float) -> Iterator[Replay]:
-    from gateway.backends.maxmind import Databases  # noqa: PLC0415  # `gateway --help` needs none of it
-    from gateway.bootstrap.files import databases_of, read_geo  # noqa: PLC0415
-    from gateway.policy.counting import CountingRules  # noqa: PLC0415
-
-    geo = Databases() if settings is None else read_geo(settings)
-    # Millions of objects stay and none is in a cycle: looking for cycles among them would take a third of the time.
-    gc.disable()
-    try:
-        yield Replay(
-            candidate,
-            counting=CountingRules() if settings is None else settings.counting.rules,
-            since=since,
-            hosts=() if settings is None else settings.external_hosts,
-            look_up=geo.look_up,
-            databases=() if settings is None else databases_of(settings),
-        )
-    finally:
-        gc.enable()
-        geo.close()
-
-
-def _from_files(paths: Sequence[Path], replayed: Replay, flips: Flips) -> None:
-    from gateway.backends.event_files import Exports  # noqa: PLC0415  # `gateway --help` needs none of it
-
-    exports = Exports(paths)
-    with Progress(exports.size, "replaying") as advance:
-        for fields in exports.read(advance):
-            if changes := replayed.take(fields):
-                flips.add(changes)
-
-
-async def _from_redis(settings: Settings, tools: Tools, replayed: Replay, flips: Flips) -> None:
-    shards = range(settings.shards)
-    with Progress(sum([await tools.events.count(shard) for shard in shards]), "replaying") as advance:
-        for shard in shards:
-            async for _, fields in tools.events.scan(shard):
-                if changes := replayed.take(fields):
-                    flips.add(changes)
-                advance(1)
 
 
 def _document(candidate: RuleSet, since: float, counts: Counts, flips: Flips) -> dict[str, object]:

@@ -480,4 +480,23 @@ POLICY = (
         ("            if len(self.open) >= self.bounds.depth:\n", "            if not self.bounds:\n"),
         test="test_yaml_file.py::test_a_file_is_bounded_before_it_is_built",
     ),
+    mutant(
+        "the tightest number turns one download more away than it may",
+        "policy/suggest.py",
+        ("needs[-spare - 1]", "needs[max(-spare - 2, -len(needs))]"),
+        test="policy/test_suggest.py::test_the_tightest_number_keeps_to_what_is_spare_and_one_less_does_not",
+    ),
+    mutant(
+        "each suggestion keeps to the budget, and all together do not",
+        "policy/suggest.py",
+        ("    suggested.settle(spare)\n    return suggested", "    return suggested"),
+        test="policy/test_suggest.py::test_all_together_keep_to_the_budget_and_are_never_looser_than_the_plan",
+    ),
+    mutant(
+        "a suggested rule turns away at once",
+        "backends/rules_candidate.py",
+        ('        "mode": "observe",\n', ""),
+        test="backends/test_rules_candidate.py::test_each_has_its_evidence_above_it",
+        shows=r"gateway\.errors\.GatewayError",
+    ),
 )
