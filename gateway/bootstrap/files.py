@@ -28,7 +28,9 @@ def read_rules(settings: Settings, *, tested: bool = True) -> RuleSet:
 
 
 def examine_rules(path: Path, databases: Collection[str] | None) -> Examined:
-    """All that can be said of a rules file and the tests beside it, right or wrong. `databases`: the settings' own; None: nobody knows them."""
+    """All that can be said of a rules file and the tests beside it, right or wrong. `databases`: the settings' own;
+    None: nobody knows them.
+    """
     return rules_file.examine(path, databases, tested=True)
 
 
