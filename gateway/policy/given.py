@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv4Address, ip_address
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from gateway.document import Mistakes, Node, join
 from gateway.policy.conditions import INDEXED
@@ -139,6 +140,10 @@ def _address(text: str) -> Address:
 def file_given(text: str) -> FileEntry:
     """A key, or an address of an external file. Raises ValueError."""
     if "://" in text:
+        try:
+            urlsplit(text).hostname  # noqa: B018  read as decide reads it, which has nobody to tell what is wrong
+        except ValueError:
+            raise ValueError("is no address; write one such as https://cdn.example.com/a.zip") from None
         return FileEntry(None, text)
     if text.startswith("/") or text.endswith("/") or not text:
         raise ValueError("is no file's key; write it without a slash at its ends, such as masters/a.wav")
