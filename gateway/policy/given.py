@@ -68,14 +68,16 @@ def networks(texts: Collection[str]) -> frozenset[str] | None:
 
 
 def written(given: Given) -> dict[str, str | list[str]]:
-    """What `GivenReader.given` reads as this, to the second; what is not known is left out."""
+    """What `GivenReader.given` reads as this, to the second; what is not known is left out, and so is an external
+    address's query (see FileEntry.recorded).
+    """
     facts, claims, place = given.facts, given.facts.claims, given.facts.place
     unsaid = nothing_known().facts
     known: dict[str, object] = {
         **{kind.key: kind.fact(facts) for kind in INDEXED if kind.fact(facts) != kind.fact(unsaid)},
         "ip": None if facts.address == NOWHERE else facts.address,
         "network": None if place.network is None else sorted(place.network),
-        "file": facts.file.key or facts.file.url or None,
+        "file": facts.file.key or facts.file.recorded.removeprefix("url:") or None,
         "plan": claims.plan,
         "user_agent": None if facts.user_agent == BROWSER else facts.user_agent,
         "time": second(facts.now),
