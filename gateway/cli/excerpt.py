@@ -10,26 +10,33 @@ from gateway.cli.output import visible
 
 _TAB = 4
 _CUT = "…"
+_NEAR = 4
+"""So many times the room is looked at on each side: some letters take no cell."""
 
 
 def excerpt(line: str, column: int, width: int, room: int) -> tuple[str, str]:
     """What is shown of the line, and the underline below it. `column` from 1, `width` in characters, 0 for all that
     follows; `room`: so many cells of the terminal at most.
     """
-    letters, cells = _laid_out(line)
+    line = line.rstrip()
+    # A whole file can be one line, and have a mistake at every word of it.
+    at = min(column - 1, len(line))
+    start = max(0, at - _NEAR * room)
+    letters, cells = _laid_out(line[start : at + _NEAR * room])
     offsets = [0, *accumulate(cells)]
-    first = min(column - 1, len(letters))
+    first = at - start
     last = min(first + width, len(letters)) if width else len(letters)
-    left, right = _window(offsets, first, room)
-    shown = f"{_CUT if left else ''}{''.join(letters[left:right])}{_CUT if right < len(letters) else ''}"
-    before = offsets[first] - offsets[left] + len(_CUT) * bool(left)
+    left, right = _window(offsets, first, room, whole=len(letters) == len(line))
+    begins, ends = start + left == 0, start + right == len(line)
+    shown = f"{'' if begins else _CUT}{''.join(letters[left:right])}{'' if ends else _CUT}"
+    before = offsets[first] - offsets[left] + len(_CUT) * (not begins)
     return shown, " " * before + "^" * max(1, offsets[min(last, right)] - offsets[first])
 
 
 def _laid_out(line: str) -> tuple[list[str], list[int]]:
     """Each letter as it is shown, and how many cells it takes."""
     letters, cells, at = [], [], 0
-    for letter in line.rstrip():
+    for letter in line:
         if letter == "\t":
             taken = _TAB - at % _TAB
             letters.append(" " * taken)
@@ -47,9 +54,9 @@ def _cells(letter: str) -> int:
     return 2 if unicodedata.east_asian_width(letter) in ("W", "F") else 1
 
 
-def _window(offsets: Sequence[int], first: int, room: int) -> tuple[int, int]:
-    """From which letter to which one is shown, so that the marked one is among them."""
-    if offsets[-1] <= room:
+def _window(offsets: Sequence[int], first: int, room: int, *, whole: bool) -> tuple[int, int]:
+    """From which letter to which one is shown, so that the marked one is among them. `whole`: they are all the line."""
+    if whole and offsets[-1] <= room:
         return 0, len(offsets) - 1
     wanted = offsets[first] - room // 3 if offsets[first] > room // 2 else 0
     left = next(at for at, offset in enumerate(offsets) if offset >= wanted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -150,7 +151,7 @@ def list_links(order: str | None, config: Path | None, as_json: bool) -> None:
     for each in links:
         claims = each.link.claims
         end = "revoked" if each.revoked else utc(each.expires_at)
-        names = ", ".join(file.identity for file in claims.files)
+        names = ", ".join(file.recorded for file in claims.files)
         print_line(f"{claims.token_id}  {_created_at(each.link)}  {end:<20}  {claims.order_id or '-'}  {names}")
 
 
@@ -161,14 +162,22 @@ def _now_document(now: Now) -> dict[str, object]:
         "expires": utc(now.expires_at),
         "extended": now.extended,
         "revoked": now.revoked,
-        "claims": write_claims(now.link.claims),
+        "claims": write_claims(_without_queries(now.link.claims)),
     }
+
+
+def _without_queries(claims: Claims) -> Claims:
+    """As they may be shown: an external address's query may be a signature (see FileEntry.recorded)."""
+    files = [
+        each if each.url is None else replace(each, url=each.recorded.removeprefix("url:")) for each in claims.files
+    ]
+    return replace(claims, files=tuple(files))
 
 
 def _document(shown: Shown) -> dict[str, object]:
     now = shown.now
     files = [
-        {"key": file.identity, "downloads": shown.used[file.identity], "limit": now.limits.get("downloads")}
+        {"key": file.recorded, "downloads": shown.used[file.identity], "limit": now.limits.get("downloads")}
         for file in now.link.claims.files
     ]
     first = None if shown.taken.first_ms is None else utc(shown.taken.first_ms / 1000)
@@ -205,7 +214,7 @@ def _lines(shown: Shown) -> Iterator[str]:
     for number, file in enumerate(claims.files, 1):
         limit = "" if most is None else f" of {most}"
         name = f" as {file.name}" if file.name else ""
-        yield f"  file {number}    {file.identity}{name}: {shown.used[file.identity]}{limit} downloads used"
+        yield f"  file {number}    {file.recorded}{name}: {shown.used[file.identity]}{limit} downloads used"
 
 
 def _limit(shown: Shown, name: str, value: int) -> str:

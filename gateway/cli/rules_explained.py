@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,16 @@ from gateway.policy.ruleset import OTHERWISE, Rule, RuleSet
 from gateway.policy.trace import GATES, InForce, Step, Trace
 
 WIDTH = 100
-_PLAIN = re.compile(r"[A-Za-z0-9_./+*-][A-Za-z0-9_./+*:-]*")
+_PLAIN = re.compile(r"(?!(null|Null|NULL)$)[A-Za-z0-9_./+][A-Za-z0-9_./+*:-]*")
+"""What YAML reads as this text without quotes: no alias, no null."""
+_OF_RULES = frozenset(
+    reason.text
+    for reason in (
+        *(Reason.RULE_DENIED, Reason.ACCOUNT_REQUIRED, Reason.VIEW_NOT_ALLOWED, Reason.TOKEN_CLAIMS),
+        *(Reason.LIMIT_DOWNLOADS, Reason.LIMIT_NETWORKS, Reason.LIMIT_DEVICES, Reason.LIMIT_CONCURRENT),
+    )
+)
+"""What other rules could have decided otherwise; and `token.expired`, where a plan ends the link."""
 _UNTIL_RULES = GATES.index("rules")
 
 
@@ -34,12 +43,22 @@ class Explained:
 
     @property
     def refusal(self) -> Deny | None:
-        """Why it is refused, by the ledger too; None where it is allowed."""
+        """Why the rules and what is known beside them refuse it, the ledger too; None where it is allowed."""
         decision = self.trace.decision
         if isinstance(decision, Deny):
             return decision
         reason = self._used_up()
         return None if reason is None else Deny(reason)
+
+    @property
+    def unchanged(self) -> str | None:
+        """Why the recorded request was refused, if by nothing that a rules file changes."""
+        then = self.subject.then or {}
+        reason = then.get("reason")
+        # An order's end is seen before any rule is asked, and a link's end after them.
+        if reason in _OF_RULES or (reason == Reason.TOKEN_EXPIRED.text and "rule" in then):
+            return None
+        return reason if then.get("type") == "download.denied" else None
 
     def document(self) -> dict[str, object]:
         """All of it as JSON has it."""
@@ -60,17 +79,22 @@ class Explained:
         if self._is_of_link():
             document["checks"] = dict(self._checks())
         if self.subject.used is not None:
-            document["expires"] = utc(self.subject.used.now.expires_at)
+            document["expires"] = utc(self.trace.expires_at)
         if self.subject.then is not None:
             document["then"] = dict(self.subject.then)
+            document["unchanged"] = self.unchanged is not None
+        if self.unchanged is not None:
+            document |= {"outcome": "deny", "reason": self.unchanged, "rule": None, "source": None, "message": None}
         return document
 
     def lines(self) -> Iterator[str]:
         """All of it for people, in lines of at most WIDTH columns where words allow."""
         if self.subject.then is not None:
             yield from _wrapped("then", self._then())
-        yield from _wrapped("now" if self.subject.then is not None else "", self._headline())
-        yield from _wrapped("given", f"{{{', '.join(f'{key}: {_yaml(text)}' for key, text in self._written())}}}")
+            yield from _wrapped("now", self._now())
+        else:
+            yield from _wrapped("", self._headline())
+        yield from _given_lines([f"{key}: {_yaml(text)}" for key, text in written(self.subject.given).items()])
         if self._is_of_link():
             yield from _wrapped("checks", ", ".join(f"{name} {state}" for name, state in self._checks()))
         yield ""
@@ -81,8 +105,10 @@ class Explained:
     def _is_of_link(self) -> bool:
         return self.subject.used is not None and self.subject.then is None
 
-    def _written(self) -> Iterator[tuple[str, str | list[str]]]:
-        yield from written(self.subject.given).items()
+    def _now(self) -> str:
+        if self.unchanged is None:
+            return f"the file says {self._headline()}"
+        return f"unchanged: {self.unchanged}, which no rule changes; the file's rules alone say {self._headline()}"
 
     def _headline(self) -> str:
         refusal, rule = self.refusal, self.trace.decision.rule
@@ -122,7 +148,7 @@ class Explained:
         yield "limits", after
 
     def _rule_lines(self) -> Iterator[str]:
-        yield f"rules of {self.path}, version {self.rules.version}"
+        yield f"rules of {self.path} as the file is now, version {self.rules.version}"
         if not self.trace.steps and (self.trace.refused_at in GATES[:_UNTIL_RULES]):
             yield "  were not asked"
             return
@@ -147,7 +173,7 @@ class Explained:
         if not self.trace.limits:
             yield "  no limits"
         if self.subject.used is not None:
-            yield f"  {'expires':<18} {utc(self.subject.used.now.expires_at)}"
+            yield f"  {'expires':<18} {utc(self.trace.expires_at)}"
 
     def _place(self, rule: str) -> str:
         """The rule, and its line."""
@@ -187,9 +213,11 @@ class Explained:
     def _used_up(self) -> Reason | None:
         """What the ledger refuses a new download for, whoever begins it."""
         shown = self.subject.used
-        if shown is None or self.subject.then is not None:
+        if shown is None:
             return None
-        ends, now = shown.now.expires_at, self.subject.given.facts.now
+        ends, now = self.trace.expires_at, self.subject.given.facts.now
+        if self.subject.then is not None:
+            return Reason.TOKEN_EXPIRED if ends <= now and not _continued(self.subject.then) else None
         limits = {each.name: each.value for each in self.trace.limits}
         if (after := limits.get("valid_after_first")) is not None and shown.taken.first_ms is not None:
             ends = min(ends, shown.taken.first_ms // 1000 + after)
@@ -244,6 +272,26 @@ def _yaml(text: str | list[str]) -> str:
     if isinstance(text, list):
         return f"[{', '.join(map(_yaml, text))}]"
     return text if _PLAIN.fullmatch(text) and ":" not in text[-1:] else json.dumps(text, ensure_ascii=False)
+
+
+def _continued(then: Mapping[str, str]) -> bool:
+    """Whether it went on with a download that had begun, which may finish after the link's end."""
+    return then.get("transfer.id", "") not in ("", then.get("request.id"))
+
+
+def _given_lines(pairs: Iterable[str]) -> Iterator[str]:
+    """All pairs behind their head, each of them whole, for a line that is broken within one is no test's `given`."""
+    line = f"{'given':<8}{{"
+    for number, pair in enumerate(pairs):
+        if number:
+            line += ","
+            if len(line) + len(pair) + 2 > WIDTH:
+                yield line
+                line = " " * 8
+            else:
+                line += " "
+        line += pair
+    yield f"{line}}}"
 
 
 def _wrapped(head: str, text: str, indent: int = 8) -> Iterator[str]:

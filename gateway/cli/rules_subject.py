@@ -127,8 +127,8 @@ def _file_of(claims: Claims, file: str | None) -> FileEntry:
             raise GatewayError(f"the link has no file {file}; write a number from 1 to {len(claims.files)}")
         return found
     for each in claims.files:
-        if file in (each.key, each.url, each.name):
+        if file in (each.key, each.url, each.name, each.recorded.removeprefix("url:")):
             return each
     raise GatewayError(
-        f"the link has no file {file}; its files are {', '.join(each.identity for each in claims.files)}"
+        f"the link has no file {file}; its files are {', '.join(each.recorded for each in claims.files)}"
     )

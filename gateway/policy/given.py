@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv4Address, ip_address
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from gateway.document import Mistakes, Node, join
 from gateway.policy.conditions import INDEXED
@@ -67,14 +68,16 @@ def networks(texts: Collection[str]) -> frozenset[str] | None:
 
 
 def written(given: Given) -> dict[str, str | list[str]]:
-    """What `GivenReader.given` reads as this, to the second; what is not known is left out."""
+    """What `GivenReader.given` reads as this, to the second; what is not known is left out, and so is an external
+    address's query (see FileEntry.recorded).
+    """
     facts, claims, place = given.facts, given.facts.claims, given.facts.place
     unsaid = nothing_known().facts
     known: dict[str, object] = {
         **{kind.key: kind.fact(facts) for kind in INDEXED if kind.fact(facts) != kind.fact(unsaid)},
         "ip": None if facts.address == NOWHERE else facts.address,
         "network": None if place.network is None else sorted(place.network),
-        "file": facts.file.key or facts.file.url or None,
+        "file": facts.file.key or facts.file.recorded.removeprefix("url:") or None,
         "plan": claims.plan,
         "user_agent": None if facts.user_agent == BROWSER else facts.user_agent,
         "time": second(facts.now),
@@ -139,6 +142,10 @@ def _address(text: str) -> Address:
 def file_given(text: str) -> FileEntry:
     """A key, or an address of an external file. Raises ValueError."""
     if "://" in text:
+        try:
+            urlsplit(text).hostname  # noqa: B018  read as decide reads it, which has nobody to tell what is wrong
+        except ValueError:
+            raise ValueError("is no address; write one such as https://cdn.example.com/a.zip") from None
         return FileEntry(None, text)
     if text.startswith("/") or text.endswith("/") or not text:
         raise ValueError("is no file's key; write it without a slash at its ends, such as masters/a.wav")

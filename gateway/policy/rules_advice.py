@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime
 
 from gateway.document import Mistake, Mistakes, Node, find, join, short
 from gateway.policy.conditions.base import Condition
+from gateway.policy.conditions.places import NetworkType
 from gateway.policy.conditions.requests import File, UserAgent
 from gateway.policy.conditions.times import Before
 from gateway.policy.reach import unreached
@@ -52,7 +53,7 @@ def advice(rules: RuleSet, seen: Seen) -> Sequence[Mistake]:
         if (text := _age(rule, seen)) is not None:
             told.add(find(seen.tree, ("rules", index, "since" if rule.since else "mode")), key, text)
         for condition in rule.when:
-            if (text := _mistyped(condition, seen.now)) is not None:
+            if (text := _mistyped(rule, condition, seen.now)) is not None:
                 place = ("rules", index, "when", condition.key)
                 told.add(find(seen.tree, place), join(join(key, "when"), condition.key), text)
     for name in sorted(set(seen.lists).difference(seen.used)):
@@ -89,7 +90,12 @@ def _age(rule: Rule, seen: Seen) -> str | None:
     return f"{short(rule.name)} has been observing for {days} or longer, as long as the file; enforce it, or remove it"
 
 
-def _mistyped(condition: Condition, now: float) -> str | None:
+def _mistyped(rule: Rule, condition: Condition, now: float) -> str | None:
+    if isinstance(condition, NetworkType) and rule.then == "deny" and {None} < condition.types:
+        return (
+            "denies nearly everybody, for most home addresses are in no Anonymous IP database and so of an unknown "
+            "network; take unknown out"
+        )
     if isinstance(condition, Before) and condition.moment <= now:
         return "is over, so the rule means nobody any more; remove the rule"
     if isinstance(condition, UserAgent):

@@ -5,7 +5,7 @@ They rest on nothing but the rules: the same today and tomorrow, with any geo da
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -72,9 +72,18 @@ def read_tests(tree: Node, rules: RuleSet, reader: GivenReader) -> tuple[RulesTe
     return tuple(found)
 
 
-def run(tests: Iterable[RulesTest], rules: RuleSet) -> list[Result]:
-    """What these rules make of the tests, in their order."""
-    return [_result(test, rules) for test in tests]
+def run(tests: Sequence[RulesTest], rules: RuleSet) -> list[Result]:
+    """What these rules make of the tests, in their order; after MISTAKES_MAX that fail, the last one says so."""
+    found: list[Result] = []
+    failed = 0
+    for number, test in enumerate(tests):
+        if failed == MISTAKES_MAX:
+            left = f"{len(tests) - number:,} not run, from this one on"
+            found.append(Result(test, f"{left}; correct the others first"))
+            break
+        found.append(_result(test, rules))
+        failed += bool(found[-1].wrong)
+    return found
 
 
 def unreached(results: Iterable[Result], rules: RuleSet) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from gateway.policy.conditions.base import Condition
 from gateway.policy.conditions.combined import leaves
-from gateway.policy.decide import Policy, decide, limits_of, plan_of
+from gateway.policy.decide import Policy, decide, expiry_of, limits_of, plan_of
 from gateway.policy.given import Given
 from gateway.policy.model import (
     Claims,
@@ -29,10 +29,11 @@ from gateway.policy.reasons import Reason
 from gateway.policy.ruleset import Rule, RuleSet
 from gateway.policy.standing import Standing
 
-Gate = Literal["revoked", "order", "token", "rules", "account", "view"]
-GATES: tuple[Gate, ...] = ("revoked", "order", "token", "rules", "account", "view")
+Gate = Literal["frozen", "revoked", "order", "token", "rules", "account", "view"]
+GATES: tuple[Gate, ...] = ("frozen", "revoked", "order", "token", "rules", "account", "view")
 """What can refuse before the ledger's limits, in this order; `token`: its networks, lifetime, plan and file."""
 _OF_REASON: dict[Reason, Gate] = {
+    Reason.FROZEN: "frozen",
     Reason.ORDER_UNPAID: "order",
     Reason.TOKEN_EXPIRED: "order",
     Reason.RULE_DENIED: "rules",
@@ -85,7 +86,7 @@ class InForce:
 @dataclass(frozen=True, slots=True)
 class Trace:
     """The decision and its grounds. `refused_at` is None for an allow; `steps` are empty where no rule was asked, and
-    end with the rule that decided; `plan` is None where the rules file has it no more.
+    end with the rule that decided; `plan` is None where the rules file has it no more; `expires_at` in Unix seconds.
     """
 
     decision: Decision
@@ -93,6 +94,7 @@ class Trace:
     plan: Plan | None
     steps: tuple[Step, ...]
     limits: tuple[InForce, ...]
+    expires_at: int
 
     @property
     def outcome(self) -> str:
@@ -106,10 +108,11 @@ def trace(given: Given, policy: Policy) -> Trace:
     refused_at = _gate(decision, facts.claims, policy)
     plan = plan_of(facts.claims, policy.rules)
     if isinstance(plan, Deny):
-        return Trace(decision, refused_at, None, (), ())
+        return Trace(decision, refused_at, None, (), (), expiry_of(facts.claims, Plan(""), policy.standing))
     asked = refused_at is None or GATES.index(refused_at) >= GATES.index("rules")
     steps = tuple(walk(policy.rules, replace(facts, plan=plan.name or None))) if asked else ()
-    return Trace(decision, refused_at, plan, steps, _in_force(facts.claims, plan, policy.standing, steps))
+    limits = _in_force(facts.claims, plan, policy.standing, steps)
+    return Trace(decision, refused_at, plan, steps, limits, expiry_of(facts.claims, plan, policy.standing))
 
 
 def decided(given: Given, policy: Policy) -> Decision:

@@ -303,13 +303,21 @@ def test_a_test_beside_it_that_fails_is_a_mistake(run: Run, tmp_path: Path) -> N
         ('{user_agent: ["*bot*", "", "curl/8.5.0"]}', None),
         ("{file: [masters/a.wav, 'x/**']}", None),
         ("{before: 2999-01-01T00:00:00Z}", None),
+        ("{network: [hosting, unknown]}", "denies nearly everybody, for most home addresses are in no Anonymous IP"),
+        ("{network: unknown}", None),
+        ("{network: [hosting, tor]}", None),
     ],
 )
 def test_what_is_likely_mistyped_is_a_warning(run: Run, tmp_path: Path, when: str, said: str | None) -> None:
     (tmp_path / "r.yaml").write_text(
         f"version: 1\nrules:\n  - {{name: a, when: {when}, then: deny}}\notherwise: allow\n"
     )
-    shown = run("rules", "check", "r.yaml")
+    shown = run("rules", "check", "r.yaml", GATEWAY_GEO__ANONYMOUS="a.mmdb")
     assert shown.returncode == 0
     assert ("warning: " in shown.stdout) == (said is not None)
     assert (said or "") in shown.stdout
+
+
+def test_unknown_networks_may_be_met_with_less_than_a_denial(check: Run) -> None:
+    limited = rule("{network: [hosting, unknown]}", "{limit: {rate: 1MB/s}}")
+    assert "warning" not in check(f"{HEAD}rules:\n{limited}", GATEWAY_GEO__ANONYMOUS="a.mmdb").stdout

@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def document(run: Run, *options: str | Path) -> dict[str, object]:
 def test_a_request_that_is_only_given(run: Run, rules: Path) -> None:
     options = ("--country", "DE", "--tier", "free", "--file", "masters/a.wav", "--time", "2026-11-20T12:00:00+01:00")
     lines = explained(run, "--rules", "rules.yaml", *options)
-    assert lines[3].startswith("rules of rules.yaml, version ")
+    assert lines[3].startswith("rules of rules.yaml as the file is now, version ")
     assert [line for line in lines if "version" not in line] == [
         "require_account account.required by masters (rules.yaml:9)",
         "given   {country: DE, file: masters/a.wav, tier: free, time: 2026-11-20T11:00:00Z}",
@@ -118,9 +119,58 @@ def test_the_same_as_json(run: Run, rules: Path) -> None:
 
 def test_what_explain_was_given_is_a_test(run: Run, rules: Path) -> None:
     lines = explained(run, "--rules", "rules.yaml", "--order", "a: b", "--network", "vpn", "--user-agent", "x # y")
+    assert the_given_is_a_test(run, rules, lines)
+
+
+def the_given_is_a_test(run: Run, rules: Path, lines: list[str]) -> bool:
     given = " ".join(line.strip() for line in lines[1 : lines.index("")]).removeprefix("given").strip()
     rules.with_name("tests.yaml").write_text(f"- {{given: {given}, expect: allow}}\n")
-    assert run("rules", "test", "rules.yaml").stdout == "1 of 1 tests passed\n"
+    return run("rules", "test", "rules.yaml").stdout == "1 of 1 tests passed\n"
+
+
+@pytest.mark.parametrize("text", ["*x", "null", "Null", "NULL", "-", "~", "a:", "[x", "&x", "!x", "%x", "'"])
+def test_what_yaml_would_read_otherwise_is_quoted(run: Run, rules: Path, text: str) -> None:
+    lines = explained(run, "--rules", "rules.yaml", f"--customer={text}", "--order", "*.y", f"--user-agent={text}")
+    assert the_given_is_a_test(run, rules, lines)
+
+
+def test_a_pair_that_is_given_is_not_broken(run: Run, rules: Path) -> None:
+    agent = "Mozilla/5.0 (X11; Linux x86_64) " + "Firefox " * 4
+    options = ("--country", "PL", "--customer", "c  d " * 8, "--order", "e f " * 5, "--user-agent", agent)
+    lines = explained(run, "--rules", "rules.yaml", *options)
+    shown = lines[1 : lines.index("")]
+    assert len(shown) > 1
+    for pair in (f'customer: "{"c  d " * 8}"', f'order: "{"e f " * 5}"', f'user_agent: "{agent}"'):
+        assert len([line for line in shown if pair in line]) == 1
+    assert the_given_is_a_test(run, rules, lines)
+
+
+def test_an_external_address_is_shown_without_its_query(run: Run, settings: Path) -> None:
+    settings.write_text(f"{settings.read_text()}external_hosts: [cdn.example.com]\n")
+    rules = settings.parent / "rules.yaml"
+    rules.write_text(RULES.replace('"masters/**"', '"https://cdn.example.com/**"'))
+    address = "https://cdn.example.com/a.zip"
+    files = ("--file", f"{address}?sig=TOPSECRET#TOPSECRET", "--file", "b.pdf")
+    name = json.loads(run("link", "create", "--json", "--config", settings, *files).stdout)["token_id"]
+    lines = explained(run, "--link", name, "--config", settings)
+    assert any(f"file: {address}" in line for line in lines)
+    assert any(f"file is {address}" in line for line in lines)
+    said = [
+        run(*command, "--config", settings)
+        for command in (
+            ("rules", "explain", "--link", name),
+            ("rules", "explain", "--link", name, "--json"),
+            ("rules", "explain", "--link", name, "--file", address),
+            ("rules", "explain", "--link", name, "--file", "c.pdf"),
+            ("link", "show", name),
+            ("link", "show", name, "--json"),
+            ("link", "list"),
+            ("link", "list", "--json"),
+        )
+    ]
+    assert [each.returncode for each in said] == [0, 0, 0, 1, 0, 0, 0, 0]
+    assert [each.stdout + each.stderr for each in said if address not in each.stdout + each.stderr] == []
+    assert [each.stdout + each.stderr for each in said if "TOPSECRET" in each.stdout + each.stderr] == []
 
 
 def test_the_place_of_an_address_is_looked_up_unless_it_is_given(run: Run, settings: Path) -> None:
@@ -138,6 +188,7 @@ def test_the_place_of_an_address_is_looked_up_unless_it_is_given(run: Run, setti
         (("--ip", "203.0.113.0/24"), "--ip: 203.0.113.0/24 is no address; write one such as 203.0.113.9"),
         (("--network", "vpn", "--network", "none"), "--network: vpn none is no type beside others"),
         (("--user-agent", "a", "--method", "POST"), "--method: POST is no method of a download; write GET or HEAD"),
+        (("--file", "http://[x/a.zip"), "--file: http://[x/a.zip is no address; write one such as https://"),
         (("--link", "x", "--event", "y"), "name either --link or --event"),
     ],
 )
@@ -160,7 +211,7 @@ def test_a_link_by_its_address_with_what_was_used_of_it(run: Run, settings: Path
     )  # fmt: skip
     lines = explained(run, "--link", str(link["link"]), "--config", settings)
     assert lines[0] == "allow by otherwise"
-    assert "checks  revoked ok, order not asked, token ok, rules ok, account ok, view ok, limits ok" in lines
+    assert "checks  frozen ok, revoked ok, order not asked, token ok, rules ok, account ok, view ok, limits ok" in lines
     assert "  passed    slow (rules.yaml:6): not: {tier: [gold, silver]} – tier is gold" in lines
     assert "  downloads          2        token          0 used" in lines
     assert "  valid_after_first  3d       plan standard  no download yet" in lines
@@ -222,6 +273,30 @@ def test_a_revoked_link_meets_no_rule(run: Run, settings: Path) -> None:
     assert "  were not asked" in lines
 
 
+def test_where_all_is_frozen_that_is_asked_first(run: Run, settings: Path) -> None:
+    link = made(run, settings, "--file", "a.pdf")
+    assert run("freeze", "--message", "Back at noon.", "--config", settings).returncode == 0
+    lines = explained(run, "--link", str(link["token_id"]), "--config", settings)
+    assert lines[0] == "deny frozen: Back at noon."
+    assert any(line.startswith("checks  frozen refused, revoked not asked, order not asked, token") for line in lines)
+    assert "  were not asked" in lines
+
+
+def test_a_link_ends_as_the_plan_that_is_asked_about_says(run: Run, settings: Path, rules: Path) -> None:
+    rules.write_text(RULES.replace("plans: {", "plans: {short: {valid_for: 1s}, "))
+    link = made(run, settings, "--file", "a.pdf", "--expires", "1h")
+    claims = read_claims(link["claims"], "shop.example.com")
+    assert isinstance(claims, Claims)
+    assert claims.issued_at is not None
+    later = f"{datetime.fromtimestamp(claims.issued_at + 2, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    options = ("--link", str(link["token_id"]), "--time", later, "--config", settings)
+    assert explained(run, *options)[0] == "allow by otherwise"
+    short = explained(run, *options, "--plan", "short")
+    ends = f"{datetime.fromtimestamp(claims.issued_at + 1, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    assert (short[0], short[-1]) == ("deny token.expired", f"  expires            {ends}")
+    assert document(run, *options, "--plan", "short")["expires"] == ends
+
+
 def denied(**changes: str) -> dict[str, str]:
     """The event of a request that an embargo refused."""
     request = DownloadRequest("r-1", "", 1, "GET", ip_address("192.0.2.1"), "192.0.2.0/24", user_agent="curl/8")
@@ -246,14 +321,59 @@ def test_an_event_says_what_was_decided_then_and_would_be_now(
     lines = explained(run, "--event", name, "--config", settings)
     assert lines[:2] == [
         "then    deny rule.denied by old-embargo at 2026-11-21T02:30:00.125Z, rules.version 0123456789ab",
-        "now     deny rule.denied by embargo (rules.yaml:8): Not there.",
+        "now     the file says deny rule.denied by embargo (rules.yaml:8): Not there.",
     ]
     assert not [line for line in lines if line.startswith("checks")]
     assert "  downloads          2        token          0 used" in lines
     without = explained(run, "--event", name, "--country", "PL", "--config", settings)
-    assert without[1] == "now     allow by otherwise, within its limits"
+    assert without[1] == "now     the file says allow by otherwise, within its limits"
     elsewhere = document(run, "--event", name, "--country", "PL", "--config", settings)
     assert (elsewhere["outcome"], elsewhere["then"]["rule"]) == ("allow", "old-embargo")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        *(
+            ({"reason": reason}, f"unchanged: {reason}, which no rule changes; the file's rules alone say deny")
+            for reason in ("token.revoked", "token.ip", "order.unpaid", "token.expired", "frozen", "redis.down", "new")
+        ),
+        ({"reason": "limit.downloads"}, "the file says deny rule.denied by embargo"),
+        # Ended by its plan, which another rules file may change; as the rules stand it would be allowed.
+        (
+            {"reason": "token.expired", "rule": "otherwise", "geo.country.iso_code": "PL"},
+            "the file says allow by otherwise, within its limits",
+        ),
+        (
+            {"reason": "token.expired", "rule": "otherwise", "geo.country.iso_code": "PL", "token.expires_at": "9"},
+            "the file says deny token.expired",
+        ),
+        # What has begun may finish.
+        (
+            {
+                "type": "download.allowed",
+                "reason": "",
+                "geo.country.iso_code": "PL",
+                "token.expires_at": "9",
+                "transfer.id": "r-0",
+            },
+            "the file says allow by otherwise, within its limits",
+        ),
+    ],
+)
+def test_what_no_rules_file_changes_is_not_promised(
+    run: Run, settings: Path, redis_db: str, fields: dict[str, str], said: str
+) -> None:
+    event = {name: text for name, text in denied(**fields).items() if text and (name != "rule" or "rule" in fields)}
+    with Redis.from_url(redis_db) as client:
+        client.xadd(stream(0), event)
+    lines = explained(run, "--event", "e-1", "--config", settings)
+    now = " ".join(line.strip() for line in lines[1 : next(n for n, line in enumerate(lines) if "given" in line)])
+    assert now.startswith(f"now     {said}")
+    found = document(run, "--event", "e-1", "--config", settings)
+    assert found["unchanged"] == said.startswith("unchanged")
+    if found["unchanged"]:
+        assert (found["outcome"], found["reason"], found["rule"]) == ("deny", fields["reason"], None)
 
 
 def test_the_end_of_a_download_stands_for_its_beginning(run: Run, settings: Path, redis_db: str) -> None:

@@ -76,6 +76,13 @@ def test_an_address_is_an_external_file() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        *(
+            (
+                f"{{file: '{text}'}}",
+                [f"1: given.file: '{text}' is no address; write one such as https://cdn.example.com/a.zip"],
+            )
+            for text in ("http://[x/a.zip", "https://[::1", "https://a\u2100b/c")
+        ),
         ("[]", ["1: given: is no mapping; write {country: PL, file: masters/a.wav}, or {} for nothing"]),
         ("{contry: PL}", ["1: given.contry: contry is no fact of a request; did you mean country?"]),
         ("{country: pl}", ["1: given.country: 'pl' is no country code; write PL"]),

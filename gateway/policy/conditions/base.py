@@ -81,7 +81,7 @@ class Asks(ABC, Generic[F]):
         return values_of(TEXT)
 
     def matches(self, facts: Facts) -> bool:
-        """Whether the request is meant."""
+        """Whether the request is meant. The conditions that are asked one by one say it without these two calls."""
         return self.meets(self.fact(facts))
 
 

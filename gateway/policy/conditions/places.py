@@ -38,6 +38,9 @@ class Ip(Asks[Address]):
     def read(cls, node: Node, key: str, reader: Reader) -> Self:
         return cls(reader.values(node, key, read_network, network_set))
 
+    def matches(self, facts: Facts) -> bool:
+        return unmapped(facts.address) in self.networks
+
     @staticmethod
     def fact(facts: Facts) -> Address:
         return unmapped(facts.address)
@@ -137,6 +140,9 @@ class NetworkType(Asks[frozenset[str] | None]):
     @classmethod
     def read(cls, node: Node, key: str, reader: Reader) -> Self:
         return cls(reader.values(node, key, network_type, frozenset))
+
+    def matches(self, facts: Facts) -> bool:
+        return self.meets(facts.place.network)
 
     @staticmethod
     def fact(facts: Facts) -> frozenset[str] | None:

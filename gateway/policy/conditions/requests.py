@@ -5,6 +5,7 @@ A claim that the token has not is None, which matches nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -57,6 +58,13 @@ class File(_Matches):
     @classmethod
     def read(cls, node: Node, key: str, reader: Reader) -> Self:
         return cls(reader.values(node, key, path_pattern, _paths))
+
+    def matches(self, facts: Facts) -> bool:
+        return self.fact(facts) in self.patterns
+
+    def in_words(self, fact: str) -> str:
+        # An external address's query may be a signature (see FileEntry.recorded).
+        return _Matches.in_words(self, fact if "://" not in fact else re.split(r"[?#]", fact, maxsplit=1)[0])
 
     @property
     def roots(self) -> frozenset[str] | None:
@@ -162,6 +170,9 @@ class UserAgent(_Matches):
     @classmethod
     def read(cls, node: Node, key: str, reader: Reader) -> Self:
         return cls(reader.values(node, key, agent_pattern, _agents))
+
+    def matches(self, facts: Facts) -> bool:
+        return facts.user_agent.lower() in self.patterns
 
     @staticmethod
     def fact(facts: Facts) -> str:

@@ -87,6 +87,10 @@ class Time(Asks[float]):
     def fact(facts: Facts) -> float:
         return facts.now
 
+    def matches(self, facts: Facts) -> bool:
+        now = datetime.fromtimestamp(facts.now, self.zone)
+        return self._is_meant(now.weekday(), now.hour * 60 + now.minute)
+
     def meets(self, fact: float) -> bool:
         now = datetime.fromtimestamp(fact, self.zone)
         return self._is_meant(now.weekday(), now.hour * 60 + now.minute)
@@ -137,6 +141,9 @@ class Before(_Edge):
     def read(cls, node: Node, key: str, reader: Reader) -> Self:
         return cls(_moment(node, key, reader))
 
+    def matches(self, facts: Facts) -> bool:
+        return facts.now < self.moment
+
     def meets(self, fact: float) -> bool:
         return fact < self.moment
 
@@ -151,6 +158,9 @@ class After(_Edge):
     @classmethod
     def read(cls, node: Node, key: str, reader: Reader) -> Self:
         return cls(_moment(node, key, reader))
+
+    def matches(self, facts: Facts) -> bool:
+        return facts.now >= self.moment
 
     def meets(self, fact: float) -> bool:
         return fact >= self.moment
