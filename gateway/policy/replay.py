@@ -14,9 +14,9 @@ from gateway.policy.counting import CountingRules
 from gateway.policy.decide import refused_by, unfit_for
 from gateway.policy.model import Deny
 from gateway.policy.reasons import Reason
-from gateway.policy.recorded import NotRecorded, file_of, moment_of
+from gateway.policy.recorded import NotRecorded, file_of, moment_of, number_of
 from gateway.policy.replay_changes import Change, Outcome, cause_of, changed, refusal
-from gateway.policy.replay_requests import InForce, Terms, in_force_of, terms_of, token_texts
+from gateway.policy.replay_requests import InForce, Terms, closing_of, in_force_of, terms_of, token_texts
 from gateway.policy.replay_token import Passed, Said, Token
 from gateway.policy.replay_verdicts import LookUp, Verdicts
 from gateway.policy.ruleset import RuleSet
@@ -45,6 +45,8 @@ class Counts:
     now_allowed: int = 0
     another_reason: int = 0
     not_redecidable: Counter[str] = field(default_factory=Counter)
+    ends_unread: int = 0
+    """Ends of downloads (no requests) that cannot be read."""
 
     @property
     def redecided(self) -> int:
@@ -84,28 +86,43 @@ class Replay:
         """The requests that this event shows to come out otherwise: its own, or one that waited for a place."""
         kind = fields.get("type")
         if kind in _CLOSINGS:
-            token = self._tokens.get(fields.get("token.id", ""))
-            if token is None:
-                return ()
-            return self._changes(token, token.close_and_call(fields)) if token.waiting else token.close(fields)
+            return self._closed(fields)
         if kind not in _REQUESTS:
             return ()
-        at = 0.0
         try:
             at = moment_of(fields)
-            self.counts.read += at >= self._since
-            return self._request(fields, at)
         except NotRecorded as lack:
-            self.counts.read += not at
-            if at >= self._since or not at:
-                self.counts.not_redecidable[str(lack)] += 1
+            self.counts.read += 1
+            self.counts.not_redecidable[str(lack)] += 1
             return ()
+        is_told = at >= self._since
+        self.counts.read += is_told
+        token = self._tokens.get(fields.get("token.id", ""))
+        waited = self._changes(token, token.give_up(at)) if token is not None and token.waiting else ()
+        said: Sequence[Change] = ()
+        try:
+            said = self._request(fields, at)
+        except NotRecorded as lack:
+            if is_told:
+                self.counts.not_redecidable[str(lack)] += 1
+        return [*waited, *said] if waited else said
 
     def finish(self) -> Sequence[Change]:
         """Those that still waited for a place at the end."""
         return [
             change for token in self._tokens.values() for change in self._changes(token, token.give_up(float("inf")))
         ]
+
+    def _closed(self, fields: Fields) -> Sequence[Change]:
+        token = self._tokens.get(fields.get("token.id", ""))
+        if token is None:
+            return ()
+        try:
+            closing = closing_of(fields, moment_of(fields))
+        except NotRecorded:
+            self.counts.ends_unread += 1
+            return ()
+        return self._changes(token, token.close_and_call(closing)) if token.waiting else token.close(closing)
 
     def _request(self, fields: Fields, at: float) -> Sequence[Change]:
         """Raises NotRecorded."""
@@ -121,21 +138,21 @@ class Replay:
         token = self._tokens.get(fields["token.id"])
         if token is None:
             token = self._tokens[fields["token.id"]] = Token(self._counting)
-        waited = self._changes(token, token.give_up(at)) if token.waiting else ()
         if "file.etag" in fields and self._sizes.get(file, ("", ""))[1] != fields["file.etag"]:
-            self._sizes[file] = (int(fields["file.size"]), fields["file.etag"])
+            self._sizes[file] = (number_of(fields.get("file.size", ""), "file.size"), fields["file.etag"])
         if not is_told:
             self._remember(token, fields, at)
-            return waited
+            return ()
         if reason in _BEFORE_DECISION:
             self.counts.unchanged += 1
-            return waited
+            return ()
+        if not reason and fields["type"] == "download.denied":
+            raise NotRecorded("it has no reason")
         try:
-            said = self._decided(token, fields, at, reason)
+            return self._decided(token, fields, at, reason)
         except NotRecorded:
             self._remember(token, fields, at)
             raise
-        return [*waited, *said] if waited else said
 
     def _remember(self, token: Token, fields: Fields, at: float) -> None:
         if fields["type"] == "download.allowed":

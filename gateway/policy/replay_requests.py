@@ -9,7 +9,7 @@ from functools import lru_cache
 from gateway.policy.decide import expiry_of, limits_of, plan_of
 from gateway.policy.limits import Rate, charges
 from gateway.policy.model import Charge, Claims, Deny, Device, Limits, Plan
-from gateway.policy.recorded import claims_of
+from gateway.policy.recorded import claims_of, number_of
 from gateway.policy.recorded import limits_of as limits_written
 from gateway.policy.replay_ledger import Ask, Closing
 from gateway.policy.ruleset import RuleSet
@@ -111,13 +111,13 @@ def token_texts(fields: Fields) -> tuple[str | None, ...]:
 
 def terms_of(fields: Fields, rules: RuleSet) -> Terms:
     """Raises NotRecorded."""
-    extended = fields.get("token.extended_to", "")
-    return Terms(claims_of(fields), rules, int(extended) if extended.isdecimal() else None)
+    extended = fields.get("token.extended_to")
+    return Terms(claims_of(fields), rules, None if extended is None else number_of(extended, "token.extended_to"))
 
 
 def ask_of(fields: Fields, at: float, in_force: InForce, sizes: Sizes) -> Ask:
     """What the ledger was, or would be, asked: of a request that was refused before its file was looked at, by what is
-    known of the file otherwise.
+    known of the file otherwise. Raises NotRecorded.
     """
     file = fields["file.key"]
     own = fields.get("device.id", "")
@@ -128,7 +128,7 @@ def ask_of(fields: Fields, at: float, in_force: InForce, sizes: Sizes) -> Ask:
     asked, status = fields.get("bytes.asked"), fields.get("http.response.status_code")
     start, length = _span(fields.get("http.request.range"), size)
     if asked is not None:
-        length = int(asked)
+        length = number_of(asked, "bytes.asked")
         start = start if status == _PARTIAL or status is None or fields["type"] == "download.denied" else 0
     return Ask(
         fields.get("request.id", ""), file, at, size, etag, start, length, file.startswith("url:"), device,
@@ -142,12 +142,13 @@ def is_peek(fields: Fields, ask: Ask) -> bool:
 
 
 def closing_of(fields: Fields, at: float) -> Closing:
-    """Of a `download.finished` or `download.lost`."""
+    """Of a `download.finished` or `download.lost`. Raises NotRecorded."""
+    counted = fields.get("counted", "0")
     return Closing(
         request_id=fields.get("request.id", ""),
         transfer_id=fields.get("transfer.id", ""),
-        delivered=int(fields.get("bytes.delivered", "0")),
-        counted=int(fields.get("counted", "0")),
+        delivered=number_of(fields.get("bytes.delivered", "0"), "bytes.delivered"),
+        counted=-1 if counted == "-1" else number_of(counted, "counted"),
         origin_failed=fields.get("outcome") == "origin_failed",
         at=at,
     )

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import pytest
 
 from gateway.policy.conditions.places import Country
-from gateway.policy.conditions.requests import OfOrder
+from gateway.policy.conditions.requests import OfOrder, Patterns, UserAgent
 from gateway.policy.counting import CountingRules
 from gateway.policy.flips import Flips
 from gateway.policy.model import Limits, Place, Plan
@@ -153,6 +153,53 @@ def test_what_cannot_be_decided_again_is_counted_with_its_reason(events, why) ->
     assert changes == []
     assert (replay.counts.read, replay.counts.redecided, replay.counts.unchanged) == (1, 0, 0)
     assert [why in text for text in replay.counts.not_redecidable] == [True]
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("time", "2026-11-20T12:00:00"),
+        ("file.size", None),
+        ("file.size", "1e3"),
+        ("bytes.asked", "-"),
+        ("token.extended_to", "9" * 5000),
+        ("file.key", "url:http://[::1"),
+    ],
+)
+def test_one_strange_event_ends_nothing(field, text) -> None:
+    strange, end = allowed()
+    strange[field] = text
+    found, changes = replayed(
+        OPEN, [{name: text for name, text in strange.items() if text is not None}, end, *allowed(5)]
+    )
+    assert (found.counts.read, found.counts.not_redecidable.total(), found.counts.unchanged) == (2, 1, 1)
+    assert changes == []
+
+
+@pytest.mark.parametrize(("field", "text"), [("time", "noon"), ("bytes.delivered", "abc"), ("counted", "x")])
+def test_an_end_that_cannot_be_read_is_counted_by_itself(field, text) -> None:
+    begun, end = allowed()
+    found, changes = replayed(OPEN, [begun, {**end, field: text}, *allowed(1, "r2")])
+    assert (found.counts.unchanged, found.counts.ends_unread, changes) == (2, 1, [])
+
+
+@pytest.mark.parametrize("reason", ["", "limit.unheard-of"])
+def test_a_refusal_without_a_reason_that_is_known_cannot_be_decided_again(reason) -> None:
+    event = denied("limit.devices", token__limits="devices=1", limits="devices=1")[0]
+    event["reason"] = reason
+    found, _ = replayed(OPEN, [event])
+    assert found.counts.not_redecidable.total() == 1
+
+
+def test_who_waited_is_told_of_also_where_the_next_request_cannot_be_decided() -> None:
+    rules = with_plan(
+        Plan("p", Limits(concurrent=1)), Rule("agent", (UserAgent(Patterns(frozenset({"x"}), ())),), "deny")
+    )
+    other = allowed(0, "r2", client__network="n2", device__id="d2")[0]
+    late = allowed(9, "r3", user_agent__original="x" * 512)[0]
+    found, changes = replayed(rules, [allowed()[0], other, late])
+    assert [(change.fields["request.id"], change.after.reason) for change in changes] == [("r2", "limit.concurrent")]
+    assert (found.counts.now_refused, found.counts.not_redecidable.total()) == (1, 1)
 
 
 def test_an_address_is_looked_up_where_its_event_has_no_place() -> None:
