@@ -94,7 +94,7 @@ def _prepared(candidate: RuleSet, settings: Settings | None, since: float) -> It
             candidate,
             counting=CountingRules() if settings is None else settings.counting.rules,
             since=since,
-            hosts=() if settings is None else settings.external_hosts,
+            hosts=None if settings is None else settings.external_hosts,
             look_up=geo.look_up,
             databases=() if settings is None else databases_of(settings),
         )

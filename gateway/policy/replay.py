@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 
 from gateway.policy.counting import CountingRules
 from gateway.policy.decide import refused_by, unfit_for
-from gateway.policy.model import Deny
+from gateway.policy.model import Deny, FileEntry, Plan
 from gateway.policy.reasons import Reason
 from gateway.policy.recorded import NotRecorded, file_of, moment_of, number_of
 from gateway.policy.replay_changes import Change, Outcome, cause_of, changed, refusal
 from gateway.policy.replay_requests import InForce, Terms, closing_of, in_force_of, terms_of, token_texts
 from gateway.policy.replay_token import Passed, Said, Token
 from gateway.policy.replay_verdicts import LookUp, Verdicts
-from gateway.policy.ruleset import RuleSet
+from gateway.policy.ruleset import Rule, RuleSet
 
 Fields = Mapping[str, str]
 
@@ -32,6 +32,9 @@ _CLOSINGS = frozenset({"download.finished", "download.lost"})
 _BEFORE_RULES = frozenset({"token.revoked", "token.ip", "order.unpaid"})
 _AFTER_DECISION = frozenset({"origin.down", "origin.changed", "origin.timeout", "redis.down", "file.missing"})
 _LINK_PAGE = "they asked for a link's page, whose event does not say which of its files could be had"
+_HOSTS = (
+    "their link was refused, which may have been for the file's host, and which hosts are allowed only settings say"
+)
 _HOW: Mapping[str, str] = {"refused": "now_refused", "allowed": "now_allowed", "reason": "another_reason"}
 
 
@@ -54,8 +57,8 @@ class Counts:
 
 
 class Replay:
-    """`since` (Unix s): requests before it are history, and not decided again. `hosts` (external_hosts) and `counting`
-    are the settings'; `look_up` asks the geo databases of these kinds where an event has none.
+    """`since` (Unix s): requests before it are history, and not decided again. `hosts` (external_hosts; None: not
+    known) and `counting` are the settings'; `look_up` asks the geo databases of these kinds where an event has none.
 
         replay = Replay(candidate, counting=CountingRules())
         for fields in events:                       # of one shard after the other, each oldest first
@@ -69,7 +72,7 @@ class Replay:
         *,
         counting: CountingRules,
         since: float = 0.0,
-        hosts: Collection[str] = (),
+        hosts: Collection[str] | None = None,
         look_up: LookUp | None = None,
         databases: Iterable[str] = (),
     ) -> None:
@@ -165,22 +168,22 @@ class Replay:
         terms = token.terms
         plan = terms.plan
         if isinstance(plan, Deny):
-            return self._refused(token, fields, terms, plan)
+            return self._refused(token, fields, terms, at, plan)
         if reason in _BEFORE_RULES or (reason == "token.expired" and "rule" not in fields):
             self.counts.unchanged += 1
             return ()
         file = fields["file.key"]
         if terms.claims.issued_at is None or file.startswith("url:"):
-            unfit = unfit_for(terms.claims, file_of(file), plan, standing=terms.standing, hosts=self._hosts, now=at)
+            unfit = self._unfit(file_of(file), terms, plan, at, reason)
             if unfit is not None:
-                return self._refused(token, fields, terms, unfit)
+                return self._refused(token, fields, terms, at, unfit)
         verdict = self._verdicts.of(fields, terms.claims, plan.name, at)
         denied = refused_by(verdict, plan, account=terms.claims.account, view=fields.get("file.use") == "view")
         if denied is not None:
-            return self._refused(token, fields, terms, denied)
+            return self._refused(token, fields, terms, at, denied)
         if reason in _AFTER_DECISION:
             if terms.expires_at <= at and not token.ledger.has_transfers(file):
-                return self._refused(token, fields, terms, Deny(Reason.TOKEN_EXPIRED, rule=verdict.rule))
+                return self._refused(token, fields, terms, at, Deny(Reason.TOKEN_EXPIRED, rule=verdict.rule))
             self.counts.unchanged += 1
             return ()
         in_force = terms.in_force(plan, verdict.limits)
@@ -191,6 +194,12 @@ class Replay:
         passed = Passed(fields, at, terms, plan, verdict, in_force)
         return self._changes(token, token.ask(passed, self._sizes))
 
+    def _unfit(self, file: FileEntry, terms: Terms, plan: Plan, at: float, reason: str) -> Deny | None:
+        unfit = unfit_for(terms.claims, file, plan, standing=terms.standing, hosts=self._hosts, now=at)
+        if unfit is None and self._hosts is None and file.url is not None and reason == Reason.TOKEN_CLAIMS.text:
+            raise NotRecorded(_HOSTS)
+        return unfit
+
     def _changes(self, token: Token, said: Iterator[Said]) -> Sequence[Change]:
         changes: list[Change] = []
         for passed, reason in said:
@@ -198,15 +207,19 @@ class Replay:
                 changes += self._told(passed.fields, Outcome("", passed.verdict.rule), str)
             else:
                 deny = Deny(reason, rule=passed.verdict.rule)
-                changes += self._refused(token, passed.fields, passed.terms, deny, passed.in_force)
+                changes += self._refused(token, passed.fields, passed.terms, passed.at, deny, in_force=passed.in_force)
         return changes
 
     def _refused(
-        self, token: Token, fields: Fields, terms: Terms, deny: Deny, in_force: InForce | None = None
+        self, token: Token, fields: Fields, terms: Terms, at: float, deny: Deny, *, in_force: InForce | None = None
     ) -> Sequence[Change]:
+        def limiting() -> Iterable[Rule]:
+            plan = terms.plan
+            return () if isinstance(plan, Deny) else self._verdicts.limiting(fields, terms.claims, plan.name, at)
+
         if fields["type"] == "download.allowed":
             token.diverged = True
-        return self._told(fields, refusal(deny), lambda: cause_of(deny, terms, self._candidate, in_force))
+        return self._told(fields, refusal(deny), lambda: cause_of(deny, terms, at, limiting, in_force))
 
     def _told(self, fields: Fields, after: Outcome, cause: Callable[[], str]) -> Sequence[Change]:
         change = changed(fields, after, cause)

@@ -96,6 +96,10 @@ class Terms:
             self.expires_at = expiry_of(claims, self.plan, self.standing)
         self._of: tuple[Limits, InForce] | None = None
 
+    @property
+    def is_extended(self) -> bool:
+        return self.standing is not _NOT_EXTENDED
+
     def in_force(self, plan: Plan, by_rules: Limits) -> InForce:
         """The limits of plan, token and rules together."""
         if self._of is None or self._of[0] != by_rules:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from gateway.policy.counting import CountingRules
+from gateway.policy.limits import ValidAfterFirst
 from gateway.policy.model import Plan
 from gateway.policy.reasons import Reason
 from gateway.policy.recorded import NotRecorded
@@ -68,6 +69,9 @@ class Token:
             return True
         if self.diverged or at >= terms.expires_at or not in_force.is_written(fields.get("limits", "")):
             return False
+        if reason == Reason.TOKEN_EXPIRED.text:
+            # It was too late after the first download, which may lie before the first event there is.
+            return in_force.limits.get(ValidAfterFirst.name) is not None
         return not reason or reason.startswith("limit.")
 
     def ask(self, passed: Passed, sizes: Sizes) -> Iterator[Said]:

@@ -116,6 +116,71 @@ def test_what_flips_and_what_flips_it(rules, events, after, cause) -> None:
     assert [(change.after, change.cause) for change in changes] == [(Outcome(*after), cause)]
 
 
+def test_the_rule_that_is_named_is_one_that_meant_the_request() -> None:
+    def limit(name: str, order: str, *, observe: bool = False) -> Rule:
+        return Rule(name, (OfOrder(frozenset({order})),), "limit", limits=Limits(networks=1), observe=observe)
+
+    ends = Rule("ends", (OfOrder(frozenset({"10001"})),), "allow")
+    rules = RuleSet(
+        rules=(
+            limit("other", "x"),
+            limit("trial", "10001", observe=True),
+            limit("it", "10001"),
+            ends,
+            limit("after", "10001"),
+        )
+    )
+    _, changes = replayed(rules, [*allowed(), *allowed(1, "r2", client__network="n2", device__id="d2")])
+    assert [change.cause for change in changes] == ["rule it: networks=1"]
+
+
+EXTERNAL = "url:https://cdn.example/a.zip"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "reasons"), [(None, []), (("cdn.example",), []), (("other.example",), ["token.claims"])]
+)
+def test_an_external_host_is_asked_where_the_settings_say_which_there_are(hosts, reasons) -> None:
+    _, changes = replayed(
+        with_plan(Plan("p", valid_for=60)), allowed(file__key=EXTERNAL, token__issued_at="1795176000"), hosts=hosts
+    )
+    assert [(change.after.reason, change.cause) for change in changes] == [
+        (reason, "the file's host is not in external_hosts of the settings") for reason in reasons
+    ]
+
+
+def test_a_link_refused_for_what_it_says_is_not_let_in_for_want_of_the_hosts() -> None:
+    found, changes = replayed(OPEN, denied("token.claims", file__key=EXTERNAL, rule=None))
+    assert (changes, found.counts.not_redecidable.total()) == ([], 1)
+
+
+CLOCK = {"token__limits": "valid_after_first=60", "limits": "valid_after_first=60"}
+
+
+def test_too_late_after_a_first_download_that_left_no_event_stays() -> None:
+    found, changes = replayed(OPEN, denied("token.expired", **CLOCK))
+    assert (changes, found.counts.unchanged) == ([], 1)
+
+
+def test_who_was_too_late_for_an_older_plan_is_let_in_where_no_clock_runs() -> None:
+    _, changes = replayed(OPEN, denied("token.expired"))
+    assert [change.kind for change in changes] == ["allowed"]
+
+
+@pytest.mark.parametrize(
+    ("more", "cause"),
+    [
+        ({"token__expires_at": "1795176000"}, "the link: exp"),
+        ({"token__expires_at": "1795175000", "token__extended_to": "1795176000"}, "the link: its extension"),
+        ({"token__issued_at": "1795175940"}, "plan p: valid_for"),
+        ({"token__issued_at": "1795175940", **CLOCK}, "plan p: valid_for"),
+    ],
+)
+def test_what_ended_a_link_is_named(more, cause) -> None:
+    _, changes = replayed(with_plan(Plan("p", valid_for=60)), allowed(1, **more))
+    assert [(change.after.reason, change.cause) for change in changes] == [("token.expired", cause)]
+
+
 @pytest.mark.parametrize(
     "events",
     [
