@@ -16,7 +16,7 @@ from gateway.policy.model import Deny, FileEntry, Plan
 from gateway.policy.reasons import Reason
 from gateway.policy.recorded import NotRecorded, file_of, moment_of, number_of
 from gateway.policy.replay_changes import Change, Outcome, cause_of, changed, refusal
-from gateway.policy.replay_requests import InForce, Terms, closing_of, in_force_of, terms_of, token_texts
+from gateway.policy.replay_requests import InForce, Terms, closing_of, counted_as, in_force_of, terms_of, token_texts
 from gateway.policy.replay_token import Passed, Said, Token
 from gateway.policy.replay_verdicts import LookUp, Verdicts
 from gateway.policy.ruleset import Rule, RuleSet
@@ -182,7 +182,7 @@ class Replay:
         if denied is not None:
             return self._refused(token, fields, terms, at, denied)
         if reason in _AFTER_DECISION:
-            if terms.expires_at <= at and not token.ledger.has_transfers(file):
+            if terms.expires_at <= at and not token.ledger.has_transfers(counted_as(fields)):
                 return self._refused(token, fields, terms, at, Deny(Reason.TOKEN_EXPIRED, rule=verdict.rule))
             self.counts.unchanged += 1
             return ()

@@ -119,23 +119,29 @@ def terms_of(fields: Fields, rules: RuleSet) -> Terms:
     return Terms(claims_of(fields), rules, None if extended is None else number_of(extended, "token.extended_to"))
 
 
+def counted_as(fields: Fields) -> str:
+    """What the downloads of its file are counted under."""
+    own = fields.get("file.id")
+    return fields["file.key"] if own is None else f"{fields['file.key']}?{own}"
+
+
 def ask_of(fields: Fields, at: float, in_force: InForce, sizes: Sizes) -> Ask:
     """What the ledger was, or would be, asked: of a request that was refused before its file was looked at, by what is
     known of the file otherwise. Raises NotRecorded.
     """
-    file = fields["file.key"]
+    key = fields["file.key"]
     own = fields.get("device.id", "")
     device = Device(
         fields.get("device.cookie", own), fields.get("client.network", ""), fields.get("user_agent.original"), own
     )
-    size, etag = sizes.get(file, (_UNTOLD, None))
+    size, etag = sizes.get(key, (_UNTOLD, None))
     asked, status = fields.get("bytes.asked"), fields.get("http.response.status_code")
     start, length = _span(fields.get("http.request.range"), size)
     if asked is not None:
         length = number_of(asked, "bytes.asked")
         start = start if status == _PARTIAL or status is None or fields["type"] == "download.denied" else 0
     return Ask(
-        fields.get("request.id", ""), file, at, size, etag, start, length, file.startswith("url:"), device,
+        fields.get("request.id", ""), counted_as(fields), at, size, etag, start, length, key.startswith("url:"), device,
         in_force.charges(device),
     )  # fmt: skip
 

@@ -149,6 +149,18 @@ def test_an_external_host_is_asked_where_the_settings_say_which_there_are(hosts,
     ]
 
 
+def test_external_files_that_differ_in_their_query_are_counted_by_themselves() -> None:
+    rules = with_plan(Plan("p", Limits(downloads=1)))
+    second = allowed(1, "r2", file__key=EXTERNAL, file__id="bbbbbbbbbbbb", client__network="n2", device__id="d2")
+    _, changes = replayed(rules, [*allowed(file__key=EXTERNAL, file__id="aaaaaaaaaaaa"), *second])
+    assert changes == []
+    _, changes = replayed(
+        rules,
+        [*allowed(file__key=EXTERNAL), *allowed(9, "r3", file__key=EXTERNAL, client__network="n2", device__id="d2")],
+    )
+    assert [change.after.reason for change in changes] == ["limit.downloads"]
+
+
 def test_a_link_refused_for_what_it_says_is_not_let_in_for_want_of_the_hosts() -> None:
     found, changes = replayed(OPEN, denied("token.claims", file__key=EXTERNAL, rule=None))
     assert (changes, found.counts.not_redecidable.total()) == ([], 1)
