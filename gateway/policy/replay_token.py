@@ -10,8 +10,9 @@ from gateway.policy.limits import ValidAfterFirst
 from gateway.policy.model import Plan
 from gateway.policy.reasons import Reason
 from gateway.policy.recorded import NotRecorded
-from gateway.policy.replay_ledger import Ask, Closing, TokenLedger, Transfer
+from gateway.policy.replay_ledger import Ask, Closing, TokenLedger
 from gateway.policy.replay_requests import InForce, Sizes, Terms, ask_of, is_peek
+from gateway.policy.replay_transfers import Transfer
 from gateway.policy.ruleset import Verdict
 
 Fields = Mapping[str, str]
