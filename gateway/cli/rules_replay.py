@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.cli.options import DEFAULT_CONFIG, config_option, duration, json_option
-from gateway.cli.output import print_json, print_line, read_settings, utc, with_tools
+from gateway.cli.output import print_json, print_line, read_settings, utc, visible, with_tools
 from gateway.cli.progress import Progress
 from gateway.errors import SettingsError
 from gateway.policy.flips import Flips, Group
@@ -111,6 +111,12 @@ def _from_files(paths: Sequence[Path], replayed: Replay, flips: Flips) -> None:
         for fields in exports.read(advance):
             if changes := replayed.take(fields):
                 flips.add(changes)
+    if exports.overlap is not None:
+        told = (
+            f"{exports.overlap} has other events of the same time as the files before it, which were read first:"
+            " limits may come out wrong. Export them into one file."
+        )
+        click.echo(visible(told), err=True)
 
 
 async def _from_redis(settings: Settings, tools: Tools, replayed: Replay, flips: Flips) -> None:

@@ -108,6 +108,16 @@ def test_exports_are_replayed_without_any_settings(run, config, candidate, fill,
     assert json.loads(shown.stdout)["counts"]["now_refused"] == 2
 
 
+def test_exports_of_the_same_time_are_told_of(run, config, candidate, fill, tmp_path) -> None:
+    for number in (60, 1):
+        fill(event(number), event(number, "download.finished"))
+    paths = [tmp_path / "allowed.jsonl", tmp_path / "finished.jsonl"]
+    for path in paths:
+        run("events", "export", "--type", f"download.{path.stem}", "-o", path, "--config", config)
+    shown = run("rules", "replay", "--against", candidate, *paths)
+    assert "has other events of the same time" in shown.stderr
+
+
 def test_what_is_exported_is_chosen(run, config, fill, tmp_path) -> None:
     fill(event(3), event(2, "download.denied"), event(1))
     path = tmp_path / "some.jsonl.gz"
