@@ -10,8 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from gateway.cli.options import DEFAULT_CONFIG
-from gateway.cli.output import read_settings, with_tools
+from gateway.cli.output import read_settings, visible, with_tools
 from gateway.cli.progress import Progress
 from gateway.errors import SettingsError
 from gateway.policy.replay import Replay
@@ -34,6 +36,7 @@ class Source:
     def __init__(self, exports: Sequence[Path], config: Path | None) -> None:
         self._exports = exports
         self._config = config
+        self._told = False
         self.settings = _settings(config, needed=not exports)
         self.databases: frozenset[str] | None = None
         if self.settings is not None:
@@ -44,7 +47,14 @@ class Source:
     def read(self, take: Take, label: str) -> None:
         """All events to `take`, of one shard after the other, each oldest first; `label` for the progress bar."""
         if self._exports:
-            _from_files(self._exports, take, label)
+            overlap = _from_files(self._exports, take, label)
+            if overlap is not None and not self._told:
+                self._told = True
+                told = (
+                    f"{overlap} has other events of the same time as the files before it, which were read first:"
+                    " limits may come out wrong. Export them into one file."
+                )
+                click.echo(visible(told), err=True)
         else:
             with_tools(self._config, lambda settings, tools: _from_redis(settings, tools, take, label))
 
@@ -60,7 +70,7 @@ class Source:
         made = partial(
             Replay,
             counting=CountingRules() if settings is None else settings.counting.rules,
-            hosts=() if settings is None else settings.external_hosts,
+            hosts=None if settings is None else settings.external_hosts,
             look_up=geo.look_up,
             databases=self.databases or (),
         )
@@ -82,13 +92,15 @@ def _settings(config: Path | None, *, needed: bool) -> Settings | None:
         return None
 
 
-def _from_files(paths: Sequence[Path], take: Take, label: str) -> None:
+def _from_files(paths: Sequence[Path], take: Take, label: str) -> Path | None:
+    """The file whose events are of the same time as those of files that were read before it."""
     from gateway.backends.event_files import Exports  # noqa: PLC0415  # `gateway --help` needs none of it
 
     exports = Exports(paths)
     with Progress(exports.size, label) as advance:
         for fields in exports.read(advance):
             take(fields)
+    return exports.overlap
 
 
 async def _from_redis(settings: Settings, tools: Tools, take: Take, label: str) -> None:

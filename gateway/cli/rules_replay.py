@@ -75,6 +75,7 @@ def _document(candidate: RuleSet, since: float, counts: Counts, flips: Flips) ->
             "now_allowed": counts.now_allowed,
             "another_reason": counts.another_reason,
             "not_redecidable": dict(counts.not_redecidable.most_common()),
+            "ends_unread": counts.ends_unread,
         },
         "flips": [group.document() for kind in ("refused", "allowed") for group in flips.now(kind)],
     }
@@ -97,6 +98,8 @@ def _lines(  # noqa: PLR0917  # what is shown
         yield f"  {what:<30}{count:>12,}"
     for why, count in counts.not_redecidable.most_common():
         yield f"    {count:,}: {why}"
+    if counts.ends_unread:
+        yield f"  {counts.ends_unread:,} ends of downloads cannot be read; these are taken to go on"
     for kind in ("refused", "allowed"):
         yield from _listed(kind, flips.now(kind), shown)
     if not counts.read:

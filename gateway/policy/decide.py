@@ -39,6 +39,9 @@ class Policy:
     holding: Holding | None = None
 
 
+HOST_NOT_LISTED = Deny(Reason.TOKEN_CLAIMS, message="The file's host is not in external_hosts of the settings.")
+
+
 def requested_file(claims: Claims, number: int) -> FileEntry | Deny:
     """The file at this place in the token, counted from 1."""
     if not 1 <= number <= len(claims.files):
@@ -129,13 +132,16 @@ def lost_by(holding: Holding, file: FileEntry, now: float) -> Reason | None:
 
 
 def unfit_for(
-    claims: Claims, file: FileEntry, plan: Plan, *, standing: Standing, hosts: Collection[str], now: float
+    claims: Claims, file: FileEntry, plan: Plan, *, standing: Standing, hosts: Collection[str] | None, now: float
 ) -> Deny | None:
-    """Why a token of this plan is refused for what it says, before any rule is asked. `now` in Unix seconds."""
+    """Why a token of this plan is refused for what it says, before any rule is asked. `now` in Unix seconds.
+
+    `hosts` are those that external files may be at; None: not known, and not asked.
+    """
     if _outlives(claims, plan, now) and standing.extended_to(claims) is None:
         return Deny(Reason.TOKEN_CLAIMS, message="The token has no iat, and is valid for longer than its plan.")
-    if file.url is not None and urlsplit(file.url).hostname not in hosts:
-        return Deny(Reason.TOKEN_CLAIMS, message="The file's host is not in external_hosts of the settings.")
+    if hosts is not None and file.url is not None and urlsplit(file.url).hostname not in hosts:
+        return HOST_NOT_LISTED
     return None
 
 

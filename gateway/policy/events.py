@@ -90,6 +90,7 @@ FIELDS = (
     "limits",
     "tier",
     "file.key",
+    "file.id",
     "file.size",
     "file.etag",
     "file.use",

@@ -32,6 +32,13 @@ class FileEntry:
         return self.identity if self.url is None else re.split(r"[?#]", self.identity, maxsplit=1)[0]
 
     @property
+    def recorded_id(self) -> str | None:
+        """What tells it from others that are `recorded` alike: 12 hex digits of SHA-256 of its identity."""
+        if self.recorded == self.identity:
+            return None
+        return hashlib.sha256(self.identity.encode(errors="surrogatepass")).hexdigest()[:12]
+
+    @property
     def shown_name(self) -> str:
         """What the buyer sees: the given name, else the last part of the key or address."""
         return self.name or self.recorded.rsplit("/", 1)[-1]

@@ -43,7 +43,7 @@ def describe(
     if claims is not None:
         fields |= _of_claims(claims)
     if file is not None:
-        fields["file.key"] = file.recorded
+        fields |= {"file.key": file.recorded, "file.id": file.recorded_id}
     if device is not None:
         fields["device.id"] = device.id
         fields["device.cookie"] = device.cookie if device.cookie != device.id else None

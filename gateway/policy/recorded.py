@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from gateway.policy.events import LENGTHS
 from gateway.policy.limits import BY_NAME
@@ -70,7 +71,7 @@ def claims_of(fields: Mapping[str, str], *files: FileEntry) -> Claims:
     return Claims(
         issuer="",
         token_id=_required(fields, "token.id"),
-        expires_at=_seconds(_required(fields, "token.expires_at"), "token.expires_at"),
+        expires_at=number_of(_required(fields, "token.expires_at"), "token.expires_at"),
         files=files,
         issued_at=_optional(fields, "token.issued_at"),
         customer_id=fields.get("customer.id"),
@@ -93,8 +94,15 @@ def limits_of(text: str) -> Limits:
 
 @lru_cache(4096)
 def file_of(key: str) -> FileEntry:
-    """The file of an event's `file.key`; of an external one the address without its query."""
-    return FileEntry(None, key.removeprefix("url:")) if key.startswith("url:") else FileEntry(key)
+    """The file of an event's `file.key`; of an external one the address without its query. Raises NotRecorded."""
+    if not key.startswith("url:"):
+        return FileEntry(key)
+    url = key.removeprefix("url:")
+    try:
+        urlsplit(url)
+    except ValueError as error:
+        raise NotRecorded("its file's address cannot be read") from error
+    return FileEntry(None, url)
 
 
 def place_of(fields: Mapping[str, str]) -> Place:
@@ -129,9 +137,13 @@ def _place(version: str, country: str, continent: str, region: str, city: str, a
 def moment_of(fields: Mapping[str, str]) -> float:
     """When it was decided, in Unix seconds. Raises NotRecorded."""
     try:
-        return datetime.fromisoformat(fields["time"]).timestamp()
-    except (KeyError, ValueError) as error:
+        moment = datetime.fromisoformat(fields["time"])
+        # Without a zone it would be this machine's, which is not the gateway's.
+        if moment.tzinfo is not None:
+            return moment.timestamp()
+    except (KeyError, ValueError, OverflowError) as error:
         raise NotRecorded("its time cannot be read") from error
+    raise NotRecorded("its time cannot be read")
 
 
 def agent_of(fields: Mapping[str, str]) -> str:
@@ -162,10 +174,11 @@ def _required(fields: Mapping[str, str], name: str) -> str:
 
 
 def _optional(fields: Mapping[str, str], name: str) -> int | None:
-    return _seconds(fields[name], name) if name in fields else None
+    return number_of(fields[name], name) if name in fields else None
 
 
-def _seconds(text: str, name: str) -> int:
+def number_of(text: str, name: str) -> int:
+    """The whole number in the field of this name. Raises NotRecorded."""
     if not _NUMBER.fullmatch(text):
         raise NotRecorded(f"its {name} cannot be read")
     return int(text)

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 
 from gateway.policy.counting import CountingRules
 from gateway.policy.decide import refused_by, unfit_for
-from gateway.policy.model import Deny
+from gateway.policy.model import Deny, FileEntry, Plan
 from gateway.policy.reasons import Reason
-from gateway.policy.recorded import NotRecorded, file_of, moment_of
+from gateway.policy.recorded import NotRecorded, file_of, moment_of, number_of
 from gateway.policy.replay_changes import Change, Outcome, cause_of, changed, refusal
-from gateway.policy.replay_requests import InForce, Terms, in_force_of, terms_of, token_texts
+from gateway.policy.replay_requests import InForce, Terms, closing_of, counted_as, in_force_of, terms_of, token_texts
 from gateway.policy.replay_token import Passed, Said, Token
 from gateway.policy.replay_verdicts import LookUp, Verdicts
-from gateway.policy.ruleset import RuleSet
+from gateway.policy.ruleset import Rule, RuleSet
 
 Fields = Mapping[str, str]
 
@@ -32,6 +32,9 @@ _CLOSINGS = frozenset({"download.finished", "download.lost"})
 _BEFORE_RULES = frozenset({"token.revoked", "token.ip", "order.unpaid"})
 _AFTER_DECISION = frozenset({"origin.down", "origin.changed", "origin.timeout", "redis.down", "file.missing"})
 _LINK_PAGE = "they asked for a link's page, whose event does not say which of its files could be had"
+_HOSTS = (
+    "their link was refused, which may have been for the file's host, and which hosts are allowed only settings say"
+)
 _HOW: Mapping[str, str] = {"refused": "now_refused", "allowed": "now_allowed", "reason": "another_reason"}
 
 
@@ -45,6 +48,8 @@ class Counts:
     now_allowed: int = 0
     another_reason: int = 0
     not_redecidable: Counter[str] = field(default_factory=Counter)
+    ends_unread: int = 0
+    """Ends of downloads (no requests) that cannot be read."""
 
     @property
     def redecided(self) -> int:
@@ -52,8 +57,8 @@ class Counts:
 
 
 class Replay:
-    """`since` (Unix s): requests before it are history, and not decided again. `hosts` (external_hosts) and `counting`
-    are the settings'; `look_up` asks the geo databases of these kinds where an event has none.
+    """`since` (Unix s): requests before it are history, and not decided again. `hosts` (external_hosts; None: not
+    known) and `counting` are the settings'; `look_up` asks the geo databases of these kinds where an event has none.
 
         replay = Replay(candidate, counting=CountingRules())
         for fields in events:                       # of one shard after the other, each oldest first
@@ -67,7 +72,7 @@ class Replay:
         *,
         counting: CountingRules,
         since: float = 0.0,
-        hosts: Collection[str] = (),
+        hosts: Collection[str] | None = None,
         look_up: LookUp | None = None,
         databases: Iterable[str] = (),
     ) -> None:
@@ -84,28 +89,43 @@ class Replay:
         """The requests that this event shows to come out otherwise: its own, or one that waited for a place."""
         kind = fields.get("type")
         if kind in _CLOSINGS:
-            token = self._tokens.get(fields.get("token.id", ""))
-            if token is None:
-                return ()
-            return self._changes(token, token.close_and_call(fields)) if token.waiting else token.close(fields)
+            return self._closed(fields)
         if kind not in _REQUESTS:
             return ()
-        at = 0.0
         try:
             at = moment_of(fields)
-            self.counts.read += at >= self._since
-            return self._request(fields, at)
         except NotRecorded as lack:
-            self.counts.read += not at
-            if at >= self._since or not at:
-                self.counts.not_redecidable[str(lack)] += 1
+            self.counts.read += 1
+            self.counts.not_redecidable[str(lack)] += 1
             return ()
+        is_told = at >= self._since
+        self.counts.read += is_told
+        token = self._tokens.get(fields.get("token.id", ""))
+        waited = self._changes(token, token.give_up(at)) if token is not None and token.waiting else ()
+        said: Sequence[Change] = ()
+        try:
+            said = self._request(fields, at)
+        except NotRecorded as lack:
+            if is_told:
+                self.counts.not_redecidable[str(lack)] += 1
+        return [*waited, *said] if waited else said
 
     def finish(self) -> Sequence[Change]:
         """Those that still waited for a place at the end."""
         return [
             change for token in self._tokens.values() for change in self._changes(token, token.give_up(float("inf")))
         ]
+
+    def _closed(self, fields: Fields) -> Sequence[Change]:
+        token = self._tokens.get(fields.get("token.id", ""))
+        if token is None:
+            return ()
+        try:
+            closing = closing_of(fields, moment_of(fields))
+        except NotRecorded:
+            self.counts.ends_unread += 1
+            return ()
+        return self._changes(token, token.close_and_call(closing)) if token.waiting else token.close(closing)
 
     def _request(self, fields: Fields, at: float) -> Sequence[Change]:
         """Raises NotRecorded."""
@@ -121,21 +141,21 @@ class Replay:
         token = self._tokens.get(fields["token.id"])
         if token is None:
             token = self._tokens[fields["token.id"]] = Token(self._counting)
-        waited = self._changes(token, token.give_up(at)) if token.waiting else ()
         if "file.etag" in fields and self._sizes.get(file, ("", ""))[1] != fields["file.etag"]:
-            self._sizes[file] = (int(fields["file.size"]), fields["file.etag"])
+            self._sizes[file] = (number_of(fields.get("file.size", ""), "file.size"), fields["file.etag"])
         if not is_told:
             self._remember(token, fields, at)
-            return waited
+            return ()
         if reason in _BEFORE_DECISION:
             self.counts.unchanged += 1
-            return waited
+            return ()
+        if not reason and fields["type"] == "download.denied":
+            raise NotRecorded("it has no reason")
         try:
-            said = self._decided(token, fields, at, reason)
+            return self._decided(token, fields, at, reason)
         except NotRecorded:
             self._remember(token, fields, at)
             raise
-        return [*waited, *said] if waited else said
 
     def _remember(self, token: Token, fields: Fields, at: float) -> None:
         if fields["type"] == "download.allowed":
@@ -148,22 +168,22 @@ class Replay:
         terms = token.terms
         plan = terms.plan
         if isinstance(plan, Deny):
-            return self._refused(token, fields, terms, plan)
+            return self._refused(token, fields, terms, at, plan)
         if reason in _BEFORE_RULES or (reason == "token.expired" and "rule" not in fields):
             self.counts.unchanged += 1
             return ()
         file = fields["file.key"]
         if terms.claims.issued_at is None or file.startswith("url:"):
-            unfit = unfit_for(terms.claims, file_of(file), plan, standing=terms.standing, hosts=self._hosts, now=at)
+            unfit = self._unfit(file_of(file), terms, plan, at, reason)
             if unfit is not None:
-                return self._refused(token, fields, terms, unfit)
+                return self._refused(token, fields, terms, at, unfit)
         verdict = self._verdicts.of(fields, terms.claims, plan.name, at)
         denied = refused_by(verdict, plan, account=terms.claims.account, view=fields.get("file.use") == "view")
         if denied is not None:
-            return self._refused(token, fields, terms, denied)
+            return self._refused(token, fields, terms, at, denied)
         if reason in _AFTER_DECISION:
-            if terms.expires_at <= at and not token.ledger.has_transfers(file):
-                return self._refused(token, fields, terms, Deny(Reason.TOKEN_EXPIRED, rule=verdict.rule))
+            if terms.expires_at <= at and not token.ledger.has_transfers(counted_as(fields)):
+                return self._refused(token, fields, terms, at, Deny(Reason.TOKEN_EXPIRED, rule=verdict.rule))
             self.counts.unchanged += 1
             return ()
         in_force = terms.in_force(plan, verdict.limits)
@@ -174,6 +194,12 @@ class Replay:
         passed = Passed(fields, at, terms, plan, verdict, in_force)
         return self._changes(token, token.ask(passed, self._sizes))
 
+    def _unfit(self, file: FileEntry, terms: Terms, plan: Plan, at: float, reason: str) -> Deny | None:
+        unfit = unfit_for(terms.claims, file, plan, standing=terms.standing, hosts=self._hosts, now=at)
+        if unfit is None and self._hosts is None and file.url is not None and reason == Reason.TOKEN_CLAIMS.text:
+            raise NotRecorded(_HOSTS)
+        return unfit
+
     def _changes(self, token: Token, said: Iterator[Said]) -> Sequence[Change]:
         changes: list[Change] = []
         for passed, reason in said:
@@ -181,15 +207,19 @@ class Replay:
                 changes += self._told(passed.fields, Outcome("", passed.verdict.rule), str)
             else:
                 deny = Deny(reason, rule=passed.verdict.rule)
-                changes += self._refused(token, passed.fields, passed.terms, deny, passed.in_force)
+                changes += self._refused(token, passed.fields, passed.terms, passed.at, deny, in_force=passed.in_force)
         return changes
 
     def _refused(
-        self, token: Token, fields: Fields, terms: Terms, deny: Deny, in_force: InForce | None = None
+        self, token: Token, fields: Fields, terms: Terms, at: float, deny: Deny, *, in_force: InForce | None = None
     ) -> Sequence[Change]:
+        def limiting() -> Iterable[Rule]:
+            plan = terms.plan
+            return () if isinstance(plan, Deny) else self._verdicts.limiting(fields, terms.claims, plan.name, at)
+
         if fields["type"] == "download.allowed":
             token.diverged = True
-        return self._told(fields, refusal(deny), lambda: cause_of(deny, terms, self._candidate, in_force))
+        return self._told(fields, refusal(deny), lambda: cause_of(deny, terms, at, limiting, in_force))
 
     def _told(self, fields: Fields, after: Outcome, cause: Callable[[], str]) -> Sequence[Change]:
         change = changed(fields, after, cause)

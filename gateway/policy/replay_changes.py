@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from gateway.policy.decide import HOST_NOT_LISTED
 from gateway.policy.limits import BY_NAME
 from gateway.policy.model import Deny, Plan
 from gateway.policy.reasons import Reason
 from gateway.policy.replay_requests import InForce, Terms
-from gateway.policy.ruleset import RuleSet
+from gateway.policy.ruleset import Rule
 
 Fields = Mapping[str, str]
 Kind = Literal["refused", "allowed", "reason"]
@@ -67,28 +68,41 @@ def refusal(deny: Deny) -> Outcome:
     return Outcome(deny.reason.text, deny.rule or "")
 
 
-def cause_of(deny: Deny, terms: Terms, rules: RuleSet, in_force: InForce | None = None) -> str:
-    """What of the candidate refuses: a rule, a plan or a limit."""
+def cause_of(
+    deny: Deny, terms: Terms, at: float, limiting: Callable[[], Iterable[Rule]], in_force: InForce | None = None
+) -> str:
+    """What of the candidate refuses it at this moment (Unix s): a rule, a plan or a limit. `limiting` gives the rules
+    whose limits the request met.
+    """
     plan = terms.plan
-    name = plan.name if isinstance(plan, Plan) else terms.claims.plan or ""
+    named = f"plan {(plan.name if isinstance(plan, Plan) else terms.claims.plan) or '(none)'}"
     match deny.reason:
         case Reason.RULE_DENIED | Reason.ACCOUNT_REQUIRED:
             return f"rule {deny.rule}" if deny.rule else "the link asks for an account"
         case Reason.VIEW_NOT_ALLOWED:
-            return f"plan {name or '(none)'}: no view"
+            return f"{named}: no view"
         case Reason.TOKEN_CLAIMS:
-            return f"plan {name} is not in the file" if isinstance(plan, Deny) else f"plan {name}: valid_for"
+            if deny == HOST_NOT_LISTED:
+                return "the file's host is not in external_hosts of the settings"
+            return f"{named} is not in the file" if isinstance(plan, Deny) else f"{named}: valid_for"
+    if deny.reason is Reason.TOKEN_EXPIRED and terms.expires_at <= at:
+        return _ended_by(terms, named)
     limit = "valid_after_first" if deny.reason is Reason.TOKEN_EXPIRED else deny.reason.text.removeprefix("limit.")
     number = in_force.limits.get(limit) if in_force is not None else None
-    if number is None or not isinstance(plan, Plan):
-        return f"plan {name or '(none)'}: valid_for"
-    written = f"{limit}={BY_NAME[limit].write(number)}"
+    written = limit if number is None else f"{limit}={BY_NAME[limit].write(number)}"
+    if isinstance(plan, Plan) and plan.limits.get(limit) == number:
+        return f"{named}: {written}"
     if terms.claims.limits.get(limit) == number:
         return f"the link: {written}"
-    if plan.limits.get(limit) == number:
-        return f"plan {name}: {written}"
-    by = next((rule.name for rule in rules.rules if rule.then == "limit" and rule.limits.get(limit) == number), "")
+    by = next((rule.name for rule in limiting() if rule.limits.get(limit) == number), "")
     return f"rule {by}: {written}"
+
+
+def _ended_by(terms: Terms, plan: str) -> str:
+    """What ends the link when it ends."""
+    if terms.expires_at == terms.claims.expires_at:
+        return "the link: exp"
+    return "the link: its extension" if terms.is_extended else f"{plan}: valid_for"
 
 
 def _then(before: Outcome, fields: Fields) -> str:

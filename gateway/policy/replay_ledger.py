@@ -5,12 +5,13 @@ The words are docs/architecture.md, "What counts as a download"; the scripts bac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from gateway.policy.counting import REFUNDS_MAX, REPEATS_MAX, CountingRules, budget, refund_below, window
+from gateway.policy.counting import REFUNDS_MAX, REPEATS_MAX, CountingRules, refund_below, window
 from gateway.policy.model import Charge, Device
 from gateway.policy.reasons import Reason
+from gateway.policy.replay_transfers import Slot, Transfer, Transfers
 
 REQUESTS_PER_TRANSFER = 32
 NAMES_PER_SLOT = 32
@@ -37,68 +38,6 @@ class Ask:
     @property
     def full(self) -> bool:
         return self.asked == self.size
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    refs: int
-    names: list[str]
-
-
-@dataclass(slots=True, eq=False)
-class Transfer:
-    """One device fetching one file; the fields are those of lua/ledger.lua's new_transfer."""
-
-    id: str
-    file: str
-    size: int
-    etag: str | None
-    device: Device
-    elsewhere: bool
-    opened: float
-    last: float
-    acked: int = 0
-    inflight: int = 0
-    live: int = 0
-    repeats: int = 0
-    charged: bool = False
-    slots: list[tuple[str, Slot]] | None = None
-    spans: list[tuple[int, int]] = field(default_factory=list)
-
-    def is_complete(self) -> bool:
-        return len(self.spans) == 1 and self.spans[0] == (0, self.size)
-
-    def left(self, repeats: int = 0) -> int:
-        """Bytes that its budget still allows, with so many more repeats."""
-        return budget(self.size) + (self.repeats + repeats) * self.size - self.acked - self.inflight
-
-    def learn(self, size: int, etag: str | None) -> None:
-        """What its file really is, where that was a guess."""
-        if self.is_complete():
-            self.acked = self.acked // self.size * size
-            self.spans = [(0, size)]
-        self.size, self.etag = size, etag
-
-    def credit(self, start: int, delivered: int, at: float) -> None:
-        """So many bytes were acknowledged, from `start` on (−1: of several ranges)."""
-        if delivered <= 0:
-            return
-        self.acked += delivered
-        self.last = at
-        if start >= 0:
-            if self.spans:
-                self._cover(start, start + delivered)
-            else:
-                self.spans.append((start, start + delivered))
-
-    def _cover(self, start: int, stop: int) -> None:
-        apart = []
-        for a, b in self.spans:
-            if b < start or a > stop:
-                apart.append((a, b))
-            else:
-                start, stop = min(start, a), max(stop, b)
-        self.spans = sorted([*apart, (start, stop)])
 
 
 @dataclass(slots=True, eq=False)
@@ -129,7 +68,7 @@ class TokenLedger:
     def __init__(self, counting: CountingRules) -> None:
         self._counting = counting
         self._used: dict[str, int] = {}
-        self._transfers: dict[str, list[Transfer]] = {}
+        self._transfers: dict[str, Transfers] = {}
         self._running: dict[str, _Running] | None = None
         self._sets: dict[str, tuple[dict[str, Slot], list[int]]] | None = None
         self._charged = 0
@@ -143,15 +82,14 @@ class TokenLedger:
 
     def known(self, file: str, transfer_id: str) -> Transfer | None:
         """The transfer of this id."""
-        for transfer in reversed(self._transfers.get(file, ())):
-            if transfer.id == transfer_id:
-                return transfer
-        return None
+        of_file = self._transfers.get(file)
+        return None if of_file is None else of_file.get(transfer_id)
 
     def find(self, ask: Ask) -> Transfer | None:
         """The open transfer that this request may join; one that holds its charge is preferred."""
         spare = None
-        for transfer in self._own(ask):
+        of_file = self._transfers.get(ask.file)
+        for transfer in () if of_file is None else of_file.of(ask.device, by_agent=ask.start > 0):
             if self._repeats(transfer, ask) is not None:
                 if transfer.charged:
                     return transfer
@@ -243,20 +181,6 @@ class TokenLedger:
         transfer.live -= 1
         self._live -= not transfer.live
 
-    def _own(self, ask: Ask) -> Iterator[Transfer]:
-        """The transfers of this device and file: by its cookie, its network, its User-Agent; newest first."""
-        transfers = self._transfers.get(ask.file, ())
-        device = ask.device
-        for transfer in reversed(transfers):
-            if device.cookie and transfer.device.cookie == device.cookie:
-                yield transfer
-        for transfer in reversed(transfers):
-            if transfer.device.network == device.network:
-                yield transfer
-        for transfer in reversed(transfers) if ask.start > 0 and device.user_agent else ():
-            if transfer.device.user_agent == device.user_agent:
-                yield transfer
-
     def _repeats(self, transfer: Transfer, ask: Ask) -> int | None:
         """The repeats (0 or 1) that a join uses up; None where the request may not join."""
         known = transfer.etag is not None and ask.etag is not None
@@ -279,13 +203,12 @@ class TokenLedger:
 
     def _open(self, ask: Ask, transfer_id: str) -> Transfer:
         transfer = Transfer(transfer_id, ask.file, ask.size, ask.etag, ask.device, ask.elsewhere, ask.at, ask.at)
-        older = self._transfers.get(ask.file)
-        if older is None:
-            self._transfers[ask.file] = [transfer]
-            return transfer
-        oldest = ask.at - (self._counting.repeat_window if ask.elsewhere else self._counting.resume_window)
-        self._transfers[ask.file] = [each for each in older if each.live or each.last >= oldest]
-        self._transfers[ask.file].append(transfer)
+        of_file = self._transfers.get(ask.file)
+        if of_file is None:
+            of_file = self._transfers[ask.file] = Transfers()
+        of_file.add(
+            transfer, ask.at - (self._counting.repeat_window if ask.elsewhere else self._counting.resume_window)
+        )
         return transfer
 
     def _exceeds(self, charge: Charge, ask: Ask, joined: Transfer | None) -> bool:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from gateway.policy.decide import expiry_of, limits_of, plan_of
 from gateway.policy.limits import Rate, charges
 from gateway.policy.model import Charge, Claims, Deny, Device, Limits, Plan
-from gateway.policy.recorded import claims_of
+from gateway.policy.recorded import claims_of, number_of
 from gateway.policy.recorded import limits_of as limits_written
 from gateway.policy.replay_ledger import Ask, Closing
 from gateway.policy.ruleset import RuleSet
@@ -96,6 +96,10 @@ class Terms:
             self.expires_at = expiry_of(claims, self.plan, self.standing)
         self._of: tuple[Limits, InForce] | None = None
 
+    @property
+    def is_extended(self) -> bool:
+        return self.standing is not _NOT_EXTENDED
+
     def in_force(self, plan: Plan, by_rules: Limits) -> InForce:
         """The limits of plan, token and rules together."""
         if self._of is None or self._of[0] != by_rules:
@@ -111,27 +115,33 @@ def token_texts(fields: Fields) -> tuple[str | None, ...]:
 
 def terms_of(fields: Fields, rules: RuleSet) -> Terms:
     """Raises NotRecorded."""
-    extended = fields.get("token.extended_to", "")
-    return Terms(claims_of(fields), rules, int(extended) if extended.isdecimal() else None)
+    extended = fields.get("token.extended_to")
+    return Terms(claims_of(fields), rules, None if extended is None else number_of(extended, "token.extended_to"))
+
+
+def counted_as(fields: Fields) -> str:
+    """What the downloads of its file are counted under."""
+    own = fields.get("file.id")
+    return fields["file.key"] if own is None else f"{fields['file.key']}?{own}"
 
 
 def ask_of(fields: Fields, at: float, in_force: InForce, sizes: Sizes) -> Ask:
     """What the ledger was, or would be, asked: of a request that was refused before its file was looked at, by what is
-    known of the file otherwise.
+    known of the file otherwise. Raises NotRecorded.
     """
-    file = fields["file.key"]
+    key = fields["file.key"]
     own = fields.get("device.id", "")
     device = Device(
         fields.get("device.cookie", own), fields.get("client.network", ""), fields.get("user_agent.original"), own
     )
-    size, etag = sizes.get(file, (_UNTOLD, None))
+    size, etag = sizes.get(key, (_UNTOLD, None))
     asked, status = fields.get("bytes.asked"), fields.get("http.response.status_code")
     start, length = _span(fields.get("http.request.range"), size)
     if asked is not None:
-        length = int(asked)
+        length = number_of(asked, "bytes.asked")
         start = start if status == _PARTIAL or status is None or fields["type"] == "download.denied" else 0
     return Ask(
-        fields.get("request.id", ""), file, at, size, etag, start, length, file.startswith("url:"), device,
+        fields.get("request.id", ""), counted_as(fields), at, size, etag, start, length, key.startswith("url:"), device,
         in_force.charges(device),
     )  # fmt: skip
 
@@ -142,12 +152,13 @@ def is_peek(fields: Fields, ask: Ask) -> bool:
 
 
 def closing_of(fields: Fields, at: float) -> Closing:
-    """Of a `download.finished` or `download.lost`."""
+    """Of a `download.finished` or `download.lost`. Raises NotRecorded."""
+    counted = fields.get("counted", "0")
     return Closing(
         request_id=fields.get("request.id", ""),
         transfer_id=fields.get("transfer.id", ""),
-        delivered=int(fields.get("bytes.delivered", "0")),
-        counted=int(fields.get("counted", "0")),
+        delivered=number_of(fields.get("bytes.delivered", "0"), "bytes.delivered"),
+        counted=-1 if counted == "-1" else number_of(counted, "counted"),
         origin_failed=fields.get("outcome") == "origin_failed",
         at=at,
     )

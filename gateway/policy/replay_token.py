@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from gateway.policy.counting import CountingRules
+from gateway.policy.limits import ValidAfterFirst
 from gateway.policy.model import Plan
 from gateway.policy.reasons import Reason
-from gateway.policy.recorded import moment_of
-from gateway.policy.replay_ledger import Ask, Closing, TokenLedger, Transfer
-from gateway.policy.replay_requests import InForce, Sizes, Terms, ask_of, closing_of, is_peek
+from gateway.policy.recorded import NotRecorded
+from gateway.policy.replay_ledger import Ask, Closing, TokenLedger
+from gateway.policy.replay_requests import InForce, Sizes, Terms, ask_of, is_peek
+from gateway.policy.replay_transfers import Transfer
 from gateway.policy.ruleset import Verdict
 
 Fields = Mapping[str, str]
@@ -39,7 +41,7 @@ Said = tuple[Passed, Reason | None]
 class _Waiting:
     passed: Passed
     ask: Ask
-    closing: Fields | None = None
+    closing: Closing | None = None
 
 
 class Token:
@@ -68,16 +70,19 @@ class Token:
             return True
         if self.diverged or at >= terms.expires_at or not in_force.is_written(fields.get("limits", "")):
             return False
+        if reason == Reason.TOKEN_EXPIRED.text:
+            # It was too late after the first download, which may lie before the first event there is.
+            return in_force.limits.get(ValidAfterFirst.name) is not None
         return not reason or reason.startswith("limit.")
 
     def ask(self, passed: Passed, sizes: Sizes) -> Iterator[Said]:
-        """What the ledger says of a request; nothing yet where it waits for a place."""
+        """What the ledger says of a request; nothing yet where it waits for a place. Raises NotRecorded."""
         fields, at = passed.fields, passed.at
         if self.stands(fields, at, passed.terms, passed.in_force):
             reason = fields.get("reason")
             if reason is None:
                 self.remember(fields, at, passed.in_force, sizes)
-            yield passed, None if reason is None else Reason.named(reason)
+            yield passed, None if reason is None else _reason(reason)
             return
         ask = ask_of(fields, at, passed.in_force, sizes)
         yield from self._try(_Waiting(passed, ask), last=is_peek(fields, ask))
@@ -86,23 +91,23 @@ class Token:
         """Refuse those that have waited for too long at this moment (Unix s)."""
         if self.waiting:
             late = [each for each in self.waiting if each.passed.at + PLACE_PATIENCE < at]
-            self.waiting = [each for each in self.waiting if each not in late] or None
+            self.waiting = [each for each in self.waiting if each.passed.at + PLACE_PATIENCE >= at] or None
             for each in late:
                 yield from self._try(each, last=True)
 
-    def close(self, fields: Fields) -> tuple[()]:
+    def close(self, closing: Closing) -> tuple[()]:
         """A request has ended, and nobody waits."""
-        self.ledger.close(closing_of(fields, moment_of(fields)), as_recorded=not self.diverged)
+        self.ledger.close(closing, as_recorded=not self.diverged)
         return ()
 
-    def close_and_call(self, fields: Fields) -> Iterator[Said]:
+    def close_and_call(self, closing: Closing) -> Iterator[Said]:
         """A request has ended; who waits may come in."""
-        yield from self.give_up(moment_of(fields))
+        yield from self.give_up(closing.at)
         for each in self.waiting or ():
-            if each.passed.fields.get("request.id") == fields.get("request.id"):
-                each.closing = fields
+            if each.ask.request_id == closing.request_id:
+                each.closing = closing
                 return
-        self.close(fields)
+        self.close(closing)
         waiting, self.waiting = self.waiting, None
         for each in waiting or ():
             yield from self._try(each, last=False)
@@ -126,8 +131,7 @@ class Token:
         if fields["type"] == "download.allowed":
             self.ledger.enter(ask, joined, fields.get("transfer.id", ""))
             if waiting.closing is not None:
-                closing = closing_of(waiting.closing, moment_of(waiting.closing))
-                self.ledger.close(closing, as_recorded=not self.diverged)
+                self.close(waiting.closing)
         elif not is_peek(fields, ask):
             # Nothing is recorded of what it would have fetched: it is taken for a whole answer, at once.
             self.diverged = True
@@ -151,3 +155,10 @@ class Token:
         if transfer_id == ask.request_id:
             return None
         return self.ledger.known(ask.file, transfer_id) or self.ledger.take_over(ask, transfer_id)
+
+
+def _reason(text: str) -> Reason:
+    try:
+        return Reason.named(text)
+    except KeyError:
+        raise NotRecorded("its reason is none of this version") from None

@@ -6,14 +6,14 @@ what it looks at, and the rules are judged once for each combination of answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 
-from gateway.policy.conditions.base import Asks
+from gateway.policy.conditions.base import Asks, holds
 from gateway.policy.conditions.combined import leaves
 from gateway.policy.model import Address, Claims, Facts, Place
 from gateway.policy.recorded import NotRecorded, address_of, agent_of, databases_of, file_of, place_of
-from gateway.policy.ruleset import RuleSet, Verdict
+from gateway.policy.ruleset import Rule, RuleSet, Verdict
 
 LookUp = Callable[[Address], Place]
 Fields = Mapping[str, str]
@@ -94,6 +94,17 @@ class Verdicts:
         if verdict is None:
             verdict = self._known[said] = self._rules.judge(facts or self._facts(fields, claims, plan, at))
         return verdict
+
+    def limiting(self, fields: Fields, claims: Claims, plan: str, at: float) -> Iterator[Rule]:
+        """The rules whose limits an event's request met. Raises NotRecorded."""
+        facts = self._facts(fields, claims, plan, at)
+        for rule in self._rules.rules:
+            if rule.observe or not holds(rule.when, facts):
+                continue
+            if rule.then == "limit":
+                yield rule
+            elif rule.then in ("allow", "deny"):
+                return
 
     def _facts(self, fields: Fields, claims: Claims, plan: str, at: float) -> Facts:
         return Facts(

@@ -73,7 +73,7 @@ def test_as_json_for_programs(run, config, candidate, fill) -> None:
     document = json.loads(shown.stdout)
     assert document["counts"] == {
         "read": 10, "redecided": 10, "unchanged": 0, "now_refused": 10, "now_allowed": 0, "another_reason": 0,
-        "not_redecidable": {},
+        "not_redecidable": {}, "ends_unread": 0,
     }  # fmt: skip
     assert {flip["after"]["rule"] for flip in document["flips"]} == {"not-this"}
 
@@ -108,6 +108,16 @@ def test_exports_are_replayed_without_any_settings(run, config, candidate, fill,
     assert json.loads(shown.stdout)["counts"]["now_refused"] == 2
 
 
+def test_exports_of_the_same_time_are_told_of(run, config, candidate, fill, tmp_path) -> None:
+    for number in (60, 1):
+        fill(event(number), event(number, "download.finished"))
+    paths = [tmp_path / "allowed.jsonl", tmp_path / "finished.jsonl"]
+    for path in paths:
+        run("events", "export", "--type", f"download.{path.stem}", "-o", path, "--config", config)
+    shown = run("rules", "replay", "--against", candidate, *paths)
+    assert "has other events of the same time" in shown.stderr
+
+
 def test_what_is_exported_is_chosen(run, config, fill, tmp_path) -> None:
     fill(event(3), event(2, "download.denied"), event(1))
     path = tmp_path / "some.jsonl.gz"
@@ -134,7 +144,8 @@ def test_without_a_file_they_are_printed(run, config, fill) -> None:
 @pytest.mark.parametrize(
     ("content", "wrong"),
     [(b'{"type": "x"}\nno event\n', "bad.jsonl:2: is no event"), (b"[1]\n", "bad.jsonl:1: is no event"),
-     (gzip.compress(b'{"a": "b"}\n' * 9)[:-9], "ends too early")],
+     (gzip.compress(b'{"a": "b"}\n' * 9)[:-9], "ends too early"),
+     (gzip.compress(b'{"a": "' + b"x" * 20_000_000 + b'"}'), "bad.jsonl:1: is no event")],
 )  # fmt: skip
 def test_a_file_that_is_none_is_said(run, candidate, tmp_path, content, wrong) -> None:
     (tmp_path / "bad.jsonl").write_bytes(content)

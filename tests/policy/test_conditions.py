@@ -196,6 +196,8 @@ def test_a_mapped_network_means_the_ipv4_one(written: str) -> None:
 def test_an_external_file_is_meant_by_its_address(pattern: str, expected: bool) -> None:
     external = replace(FACTS, file=FileEntry(key=None, url="https://cdn.example.com/big/a.zip"))
     assert matches(f"{{file: '{pattern}'}}", external) is expected
+    signed = replace(FACTS, file=FileEntry(key=None, url="https://cdn.example.com/big/a.zip?sig=x/y.tmp#z"))
+    assert matches(f"{{file: '{pattern}'}}", signed) is expected
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -83,6 +84,13 @@ def test_all_that_is_known() -> None:
         "would_deny": "x,y",
     }
     assert "secret" not in str(told)
+
+
+def test_an_external_file_without_what_may_be_a_signature() -> None:
+    one, other = (describe(REQUEST, file=FileEntry(None, f"https://cdn.example/dl?id={number}")) for number in (1, 2))
+    assert one["file.key"] == other["file.key"] == "url:https://cdn.example/dl"
+    assert one["file.id"] == hashlib.sha256(b"url:https://cdn.example/dl?id=1").hexdigest()[:12] != other["file.id"]
+    assert "file.id" not in describe(REQUEST, file=FileEntry(None, "https://cdn.example/dl"))
 
 
 def test_the_plan_in_force_or_else_the_one_that_was_named() -> None:

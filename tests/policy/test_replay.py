@@ -9,7 +9,7 @@ from types import MappingProxyType
 import pytest
 
 from gateway.policy.conditions.places import Country
-from gateway.policy.conditions.requests import OfOrder
+from gateway.policy.conditions.requests import OfOrder, Patterns, UserAgent
 from gateway.policy.counting import CountingRules
 from gateway.policy.flips import Flips
 from gateway.policy.model import Limits, Place, Plan
@@ -116,6 +116,83 @@ def test_what_flips_and_what_flips_it(rules, events, after, cause) -> None:
     assert [(change.after, change.cause) for change in changes] == [(Outcome(*after), cause)]
 
 
+def test_the_rule_that_is_named_is_one_that_meant_the_request() -> None:
+    def limit(name: str, order: str, *, observe: bool = False) -> Rule:
+        return Rule(name, (OfOrder(frozenset({order})),), "limit", limits=Limits(networks=1), observe=observe)
+
+    ends = Rule("ends", (OfOrder(frozenset({"10001"})),), "allow")
+    rules = RuleSet(
+        rules=(
+            limit("other", "x"),
+            limit("trial", "10001", observe=True),
+            limit("it", "10001"),
+            ends,
+            limit("after", "10001"),
+        )
+    )
+    _, changes = replayed(rules, [*allowed(), *allowed(1, "r2", client__network="n2", device__id="d2")])
+    assert [change.cause for change in changes] == ["rule it: networks=1"]
+
+
+EXTERNAL = "url:https://cdn.example/a.zip"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "reasons"), [(None, []), (("cdn.example",), []), (("other.example",), ["token.claims"])]
+)
+def test_an_external_host_is_asked_where_the_settings_say_which_there_are(hosts, reasons) -> None:
+    _, changes = replayed(
+        with_plan(Plan("p", valid_for=60)), allowed(file__key=EXTERNAL, token__issued_at="1795176000"), hosts=hosts
+    )
+    assert [(change.after.reason, change.cause) for change in changes] == [
+        (reason, "the file's host is not in external_hosts of the settings") for reason in reasons
+    ]
+
+
+def test_external_files_that_differ_in_their_query_are_counted_by_themselves() -> None:
+    rules = with_plan(Plan("p", Limits(downloads=1)))
+    second = allowed(1, "r2", file__key=EXTERNAL, file__id="bbbbbbbbbbbb", client__network="n2", device__id="d2")
+    _, changes = replayed(rules, [*allowed(file__key=EXTERNAL, file__id="aaaaaaaaaaaa"), *second])
+    assert changes == []
+    _, changes = replayed(
+        rules,
+        [*allowed(file__key=EXTERNAL), *allowed(9, "r3", file__key=EXTERNAL, client__network="n2", device__id="d2")],
+    )
+    assert [change.after.reason for change in changes] == ["limit.downloads"]
+
+
+def test_a_link_refused_for_what_it_says_is_not_let_in_for_want_of_the_hosts() -> None:
+    found, changes = replayed(OPEN, denied("token.claims", file__key=EXTERNAL, rule=None))
+    assert (changes, found.counts.not_redecidable.total()) == ([], 1)
+
+
+CLOCK = {"token__limits": "valid_after_first=60", "limits": "valid_after_first=60"}
+
+
+def test_too_late_after_a_first_download_that_left_no_event_stays() -> None:
+    found, changes = replayed(OPEN, denied("token.expired", **CLOCK))
+    assert (changes, found.counts.unchanged) == ([], 1)
+
+
+def test_who_was_too_late_for_an_older_plan_is_let_in_where_no_clock_runs() -> None:
+    _, changes = replayed(OPEN, denied("token.expired"))
+    assert [change.kind for change in changes] == ["allowed"]
+
+
+@pytest.mark.parametrize(
+    ("more", "cause"),
+    [
+        ({"token__expires_at": "1795176000"}, "the link: exp"),
+        ({"token__expires_at": "1795175000", "token__extended_to": "1795176000"}, "the link: its extension"),
+        ({"token__issued_at": "1795175940"}, "plan p: valid_for"),
+        ({"token__issued_at": "1795175940", **CLOCK}, "plan p: valid_for"),
+    ],
+)
+def test_what_ended_a_link_is_named(more, cause) -> None:
+    _, changes = replayed(with_plan(Plan("p", valid_for=60)), allowed(1, **more))
+    assert [(change.after.reason, change.cause) for change in changes] == [("token.expired", cause)]
+
+
 @pytest.mark.parametrize(
     "events",
     [
@@ -153,6 +230,53 @@ def test_what_cannot_be_decided_again_is_counted_with_its_reason(events, why) ->
     assert changes == []
     assert (replay.counts.read, replay.counts.redecided, replay.counts.unchanged) == (1, 0, 0)
     assert [why in text for text in replay.counts.not_redecidable] == [True]
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("time", "2026-11-20T12:00:00"),
+        ("file.size", None),
+        ("file.size", "1e3"),
+        ("bytes.asked", "-"),
+        ("token.extended_to", "9" * 5000),
+        ("file.key", "url:http://[::1"),
+    ],
+)
+def test_one_strange_event_ends_nothing(field, text) -> None:
+    strange, end = allowed()
+    strange[field] = text
+    found, changes = replayed(
+        OPEN, [{name: text for name, text in strange.items() if text is not None}, end, *allowed(5)]
+    )
+    assert (found.counts.read, found.counts.not_redecidable.total(), found.counts.unchanged) == (2, 1, 1)
+    assert changes == []
+
+
+@pytest.mark.parametrize(("field", "text"), [("time", "noon"), ("bytes.delivered", "abc"), ("counted", "x")])
+def test_an_end_that_cannot_be_read_is_counted_by_itself(field, text) -> None:
+    begun, end = allowed()
+    found, changes = replayed(OPEN, [begun, {**end, field: text}, *allowed(1, "r2")])
+    assert (found.counts.unchanged, found.counts.ends_unread, changes) == (2, 1, [])
+
+
+@pytest.mark.parametrize("reason", ["", "limit.unheard-of"])
+def test_a_refusal_without_a_reason_that_is_known_cannot_be_decided_again(reason) -> None:
+    event = denied("limit.devices", token__limits="devices=1", limits="devices=1")[0]
+    event["reason"] = reason
+    found, _ = replayed(OPEN, [event])
+    assert found.counts.not_redecidable.total() == 1
+
+
+def test_who_waited_is_told_of_also_where_the_next_request_cannot_be_decided() -> None:
+    rules = with_plan(
+        Plan("p", Limits(concurrent=1)), Rule("agent", (UserAgent(Patterns(frozenset({"x"}), ())),), "deny")
+    )
+    other = allowed(0, "r2", client__network="n2", device__id="d2")[0]
+    late = allowed(9, "r3", user_agent__original="x" * 512)[0]
+    found, changes = replayed(rules, [allowed()[0], other, late])
+    assert [(change.fields["request.id"], change.after.reason) for change in changes] == [("r2", "limit.concurrent")]
+    assert (found.counts.now_refused, found.counts.not_redecidable.total()) == (1, 1)
 
 
 def test_an_address_is_looked_up_where_its_event_has_no_place() -> None:

@@ -96,6 +96,44 @@ def test_it_lets_in_and_refuses_as_the_model_does(steps) -> None:
                 running.append((ask.request_id, request))
 
 
+def test_a_popular_link_costs_as_much_at_its_end_as_at_its_beginning() -> None:
+    """Looked at are at most 32 transfers for each thing that a device is known by, as in the scripts."""
+    ledger, limits = TokenLedger(RULES), charges(Limits(downloads=10**6), DEVICES[0])
+
+    def own(network: str, cookie: str | None = None) -> list[str]:
+        device = Device(cookie, network, "u", "d")
+        return [each.id for each in ledger._transfers["a"].of(device, by_agent=False)]
+
+    def ask(number: int, network: str, cookie: str | None = None) -> Ask:
+        device = Device(cookie, network, "u", cookie or network)
+        return Ask(f"r{number}", "a", 1e9 + number / 1000, 300_000, '"e"', 0, 300_000, False, device, limits)
+
+    for number in range(40):
+        ledger.enter(ask(number, "shared", f"k{number}"), None)
+    assert own("shared") == [f"r{number}" for number in range(39, 7, -1)]
+    assert own("else", "k3") == ["r3"]
+    looked_at = 0
+    for number in range(100, 3100):
+        asked = ask(number, f"n{number}")
+        looked_at += sum(1 for _ in ledger._transfers["a"].of(asked.device, by_agent=True))
+        ledger.enter(asked, ledger.find(asked))
+    assert looked_at <= 3000 * 32
+    assert [each.id for each in ledger._transfers["a"].of(Device(None, "x", "u"), by_agent=True)] == [
+        f"r{number}" for number in range(3099, 3067, -1)
+    ]
+
+
+def test_what_is_long_at_rest_is_forgotten_a_few_at_a_time() -> None:
+    ledger, limits = TokenLedger(RULES), charges(Limits(), DEVICES[0])
+    for number in range(200):
+        device = Device(None, f"n{number}", None, "d")
+        ask = Ask(f"r{number}", "a", 1e9 + number * 4000, 300_000, '"e"', 0, 300_000, False, device, limits)
+        ledger.enter(ask, None)
+        ledger.close(Closing(f"r{number}", f"r{number}", 300_000, 0, origin_failed=False, at=ask.at), as_recorded=True)
+    assert ledger.known("a", "r198") is None
+    assert ledger.known("a", "r199") is not None
+
+
 def request_of(ledger: TokenLedger, name: str) -> str:
     """The transfer that a running request is in."""
     return ledger._running[name].transfer.id

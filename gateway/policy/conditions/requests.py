@@ -51,7 +51,7 @@ class _Matches(Asks[str]):
 
 @dataclass(frozen=True, slots=True)
 class File(_Matches):
-    """The file's key, or an external file's address, is meant by one of these globs."""
+    """The file's key, or an external file's address without its query, is meant by one of these globs."""
 
     key: ClassVar[str] = "file"
 
@@ -81,7 +81,9 @@ class File(_Matches):
 
     @staticmethod
     def fact(facts: Facts) -> str:
-        return facts.file.key or facts.file.url or ""
+        file = facts.file
+        # As events hold it: what is decided now is decided alike when it is replayed.
+        return file.key or "" if file.url is None else file.recorded.removeprefix("url:")
 
 
 @dataclass(frozen=True, slots=True)
