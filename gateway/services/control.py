@@ -1,9 +1,7 @@
 """Keeps what the ops have ordered of links in memory, and knows whether it is up to date.
 
-What was read is never forgotten. Where it may not be up to date, requests are refused as if Redis were down.
-
-Law: the freeze or thaw that counts here is in the stream, or put back into it where the stream has lost it. Otherwise
-who looks at the stream alone, a command of the ops or a new worker, would take it for the contrary.
+What was read is never forgotten, and a freeze or thaw that the stream has lost is put back into it. Where what is here
+may not be up to date, requests are refused as if Redis were down.
 """
 
 from __future__ import annotations
@@ -96,6 +94,7 @@ class Control:
             await asyncio.sleep(BACKOFF)
 
     async def _put_back(self) -> None:
+        """Who looks at the stream alone, a command of the ops or a new worker, would take it for the contrary."""
         said = self.standing.of_all
         if said is not None and said != self._there.of_all:
             log.warning("the control stream has lost a %s, which is put back", said.verb)
