@@ -365,11 +365,12 @@ class ControlLog(Protocol):
     async def missing(self, commands: Iterable[Command]) -> list[Entry]:
         """What puts back those of the commands that the stream has lost. Raises LedgerDown, LedgerFault as `follow`."""
 
-    def follow(self, last: str) -> AsyncIterator[tuple[str, list[Command]]]:
+    def follow(self, last: str) -> AsyncIterator[tuple[str, list[Command] | None]]:
         """Pages of (id of the last entry, commands) after `last` ("0": all), at least one a second, empty ones too.
 
-        The first page that is empty says that everything there was has been read. Raises LedgerDown, and LedgerFault
-        at an entry that cannot be read: it may be a revocation, so nobody gets past it.
+        The first page that is empty says that everything there was has been read, and one of None that the stream has
+        lost the last entry: it comes again from its beginning. Raises LedgerDown, and LedgerFault at an entry that
+        cannot be read: it may be a revocation, so nobody gets past it.
         """
 
 

@@ -30,7 +30,8 @@ class MaildirPostman:
         return Posted("accepted", f"put into {self._path}")
 
     def _put(self, message: bytes) -> None:
-        # Maildir's own making of the three would fail beside another process that makes them too.
-        for room in _ROOMS:
-            (self._path / room).mkdir(mode=0o700, parents=True, exist_ok=True)
+        # As mailbox.Maildir would make them, which fails beside another process that makes them too.
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (self._path, *(self._path / room for room in _ROOMS)):
+            folder.mkdir(mode=0o700, exist_ok=True)
         mailbox.Maildir(self._path, create=False).add(message)

@@ -40,13 +40,14 @@ class RedisControl:
         flat = [text for pair in write_command(command).items() for text in pair]
         await self._wire.execute("XADD", STREAM, "*", *flat)
 
-    async def follow(self, last: str) -> AsyncGenerator[tuple[str, list[Command]], None]:
-        """See ControlLog.follow. A stream that no longer has `last` lost it: it is read again from its beginning."""
+    async def follow(self, last: str) -> AsyncGenerator[tuple[str, list[Command] | None], None]:
+        """See ControlLog.follow."""
         while True:
             entries = await self._after(last)
             if entries is None:
                 log.error("%s has lost entries that were read here; what was read stays in force", STREAM)
                 last = START
+                yield last, None
                 continue
             commands: list[Command] = []
             fault: LedgerFault | None = None
@@ -82,9 +83,9 @@ class RedisControl:
     async def _all(self) -> AsyncIterator[Command]:
         async with aclosing(self.follow(START)) as pages:
             async for _, commands in pages:
-                if not commands:
+                if commands == []:
                     return
-                for command in commands:
+                for command in commands or ():
                     yield command
 
     async def _after(self, last: str) -> list[Row] | None:

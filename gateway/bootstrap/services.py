@@ -62,11 +62,11 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             if settings.when_redis_is_down == "allow":
                 ledger, events = unchecked, owed
         policy = await closing.enter_async_context(open_policy(settings, wire, events, told))
-        settlement = Settlement(ledger, lease=lease, on_settled=told.settled)
+        settlement = Settlement(ledger, lease=lease, standing=lambda: control.standing, on_settled=told.settled)
         commands = RedisControl(wire)
         control = Control(
             commands,
-            on_refused=lambda: settlement.stop_refused(control.standing.refused),
+            on_refused=settlement.stop_refused,
             on_command=journal.keep_command if journal else lambda command: None,
         )
         recovery = Recovery(shards, journal, commands, complete_at=lambda: control.complete_at) if journal else None

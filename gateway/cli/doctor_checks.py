@@ -17,14 +17,13 @@ from gateway.backends import journal_facts
 from gateway.backends.embedded_redis import find_server
 from gateway.backends.maxmind import Databases
 from gateway.backends.redis_client import Wire, connect
-from gateway.backends.redis_control import RedisControl
 from gateway.backends.redis_facts import look
 from gateway.backends.redis_links import RedisLinks
 from gateway.backends.s3_exposure import ListRefused, probe, sample
 from gateway.bootstrap.files import read_candidate, read_rules
 from gateway.bootstrap.origin import open_store, stored
+from gateway.cli import doctor_freeze
 from gateway.cli.doctor_orders import order_checks
-from gateway.cli.output import utc
 from gateway.errors import FileMissing, GatewayError, LedgerDown, OriginError, SettingsError
 from gateway.policy.checkup import (
     Check,
@@ -151,17 +150,8 @@ class Checks:
         report(of_clock("Redis", facts.ahead, facts.uncertain))
 
     async def _freeze(self, report: Report) -> None:
-        if self._wire is None:
-            return
-        try:
-            frozen = (await RedisControl(self._wire).read_all()).frozen
-        except LedgerDown:
-            return  # that is said of Redis itself
-        if frozen is None:
-            report(Line("ok", "freeze", "downloads are allowed"))
-        else:
-            said = f"every download is refused since {utc(frozen.since)}"
-            report(Line("warn", "freeze", f"{said}; `gateway thaw` allows them again"))
+        if self._wire is not None:
+            await doctor_freeze.check(self._wire, self._settings.management.listen, report)
 
     async def _journal(self, report: Report) -> None:
         journal = self._settings.journal

@@ -10,7 +10,6 @@ import click
 from gateway.cli.named import staff_name
 from gateway.cli.options import config_option, json_option
 from gateway.cli.output import print_json, print_line, utc, with_tools
-from gateway.errors import GatewayError
 from gateway.policy.standing import Frozen
 from gateway.services import freezing
 from gateway.services.staff import acted, record
@@ -23,17 +22,14 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog='Example: gateway freeze --message "Back at 18:00, after maintenance."')
-@click.option("--message", help="What buyers read beside our own words, at most 255 characters.")
+@click.option("--message", help='What buyers read beside our own words, at most 255 characters; "" takes it away.')
 @config_option
 @json_option
 def freeze(message: str | None, config: Path | None, as_json: bool) -> None:
     """Stop all downloads at once, running ones too, until `gateway thaw`; also after restarts."""
 
     async def work(settings: Settings, tools: Tools) -> Frozen:
-        standing = await freezing.freeze(tools.control, _recorded(settings, tools, "gateway.freeze"), message)
-        if standing.frozen is None:  # somebody's clock is further ahead than a time can be written
-            raise GatewayError("it is not frozen; see the clocks of whoever ordered it before")
-        return standing.frozen
+        return await freezing.freeze(tools.control, _recorded(settings, tools, "gateway.freeze"), message)
 
     frozen = with_tools(config, work)
     if as_json:
@@ -58,7 +54,7 @@ def thaw(config: Path | None, as_json: bool) -> None:
     elif was_frozen:
         print_line("thawed: downloads are allowed again within a second")
     else:
-        print_line("nothing was frozen; nothing was changed")
+        print_line("nothing was frozen, as far as Redis knows; a worker that knows better is thawed within a second")
 
 
 def _recorded(settings: Settings, tools: Tools, action: str) -> Callable[[], Awaitable[None]]:

@@ -178,6 +178,19 @@ def of_shards(first_used_with: str | None, shards: int) -> Line:
     return Line("ok", "shards", str(shards))
 
 
+def of_freeze(ordered: str, workers: str | None) -> Line:
+    """Since when all is stopped: as ordered, and by what the workers say; "": it is not, None: they do not say."""
+    if ordered:
+        said = f"every download is refused since {ordered}"
+        if workers == "":
+            said = f"it is ordered since {ordered}, and the gateway of this machine does not say so (yet)"
+        return Line("warn", "freeze", f"{said}; `gateway thaw` allows downloads again")
+    if workers:
+        said = f"the gateway of this machine refuses every download since {workers}, and Redis does not say so (yet)"
+        return Line("warn", "freeze", f"{said}; `gateway thaw` allows downloads again")
+    return Line("ok", "freeze", "downloads are allowed")
+
+
 def of_clock(whose: str, ahead: float, uncertain: float) -> Line:
     """`ahead`: seconds that this machine's clock is ahead of theirs; `uncertain`: by how many that may be wrong."""
     surely = max(0.0, abs(ahead) - uncertain)

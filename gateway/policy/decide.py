@@ -60,8 +60,8 @@ def decide(
     now: float,
 ) -> Decision:
     """Allow with its charges, or the first reason to deny. `now` in Unix seconds; expiry is the ledger's to refuse."""
-    if (frozen := policy.standing.frozen) is not None:
-        return Deny(Reason.FROZEN, message=frozen.message)
+    if (frozen := policy.standing.refused(None)) is not None:
+        return frozen
     plan = plan_of(claims, policy.rules)
     if isinstance(plan, Deny):
         return plan
@@ -102,6 +102,7 @@ def _decide(
         limits=limits,
         rule=verdict.rule,
         would_deny=verdict.would_deny,
+        beside=verdict.beside,
     )
 
 
@@ -147,13 +148,14 @@ def unfit_for(
 
 def refused_by(verdict: Verdict, plan: Plan, *, account: bool, view: bool) -> Deny | None:
     """The refusal that follows from what the rules say. `account`: the token asks for one; `view`: to see it inline."""
+    deny = None
     if not verdict.allowed:
-        return Deny(Reason.RULE_DENIED, rule=verdict.rule, message=verdict.message, would_deny=verdict.would_deny)
-    if account or verdict.account_rule is not None:
-        return Deny(Reason.ACCOUNT_REQUIRED, rule=verdict.account_rule, would_deny=verdict.would_deny)
-    if view and not plan.view:
-        return Deny(Reason.VIEW_NOT_ALLOWED, would_deny=verdict.would_deny)
-    return None
+        deny = Deny(Reason.RULE_DENIED, rule=verdict.rule, message=verdict.message)
+    elif account or verdict.account_rule is not None:
+        deny = Deny(Reason.ACCOUNT_REQUIRED, rule=verdict.account_rule)
+    elif view and not plan.view:
+        deny = Deny(Reason.VIEW_NOT_ALLOWED)
+    return deny and replace(deny, would_deny=verdict.would_deny, beside=verdict.beside)
 
 
 def _outlives(claims: Claims, plan: Plan, now: float) -> bool:

@@ -182,7 +182,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """A refusal, as a value. `retry_after` in seconds; `rule` names the deciding rule, `plan` the effective plan."""
+    """A refusal, as a value. `retry_after` in seconds; `rule` names the deciding rule, `plan` the effective plan;
+    `would_deny` and `beside` as in Allow.
+    """
 
     reason: Reason
     rule: str | None = None
@@ -190,6 +192,7 @@ class Deny:
     retry_after: int | None = None
     plan: str | None = None
     would_deny: tuple[str, ...] = ()
+    beside: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +218,7 @@ class Allow:
 
     `expires_at` (Unix s) is refused by the ledger, on its clock. `rate`: bytes/s for all the token's transfers
     together. `would_deny`: rules that only observe and would have refused. `limits`: those that the charges are of.
+    `beside`: limits and observing rules that matched (see Verdict).
     """
 
     file: FileEntry
@@ -225,6 +229,7 @@ class Allow:
     limits: Limits = field(default_factory=Limits)
     rule: str | None = None
     would_deny: tuple[str, ...] = ()
+    beside: tuple[tuple[str, str], ...] = ()
 
 
 Decision = Allow | Deny

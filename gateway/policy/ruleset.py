@@ -43,7 +43,8 @@ class Verdict:
     """What the rules say of one request. `rule`: the rule that decided, or OTHERWISE.
 
     `limits` of all matching rules passed on the way, `account_rule` the first of them that requires an account,
-    `would_deny` the names of the observing ones that would have refused.
+    `would_deny` the names of the observing ones that would have refused; `beside` each limit and each observing rule
+    that matched on the way, as (name, `limit` or `observe`).
     """
 
     allowed: bool
@@ -52,6 +53,7 @@ class Verdict:
     account_rule: str | None = None
     limits: Limits = field(default_factory=Limits)
     would_deny: tuple[str, ...] = ()
+    beside: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,9 @@ class RuleSet:
 
     def judge(self, facts: Facts) -> Verdict:
         """Go through the rules in order. Never raises for what a client sent."""
-        limits, account_rule, would_deny = Limits(), None, []
+        limits, account_rule = Limits(), None
+        would_deny: list[str] = []
+        beside: list[tuple[str, str]] = []
         candidates = self._index.candidates(facts)
         while candidates:
             number = (candidates & -candidates).bit_length() - 1
@@ -83,14 +87,16 @@ class RuleSet:
             rule = self.rules[number]
             if rule.observe:
                 would_deny += [rule.name] if rule.then in ("deny", "require_account") else []
+                beside.append((rule.name, "observe"))
             elif rule.then == "limit":
                 limits = limits.tightened(rule.limits)
+                beside.append((rule.name, "limit"))
             elif rule.then == "require_account":
                 account_rule = account_rule or rule.name
             else:
                 allowed = rule.then == "allow"
-                return Verdict(allowed, rule.name, rule.message, account_rule, limits, tuple(would_deny))
-        return Verdict(self.otherwise, OTHERWISE, None, account_rule, limits, tuple(would_deny))
+                return Verdict(allowed, rule.name, rule.message, account_rule, limits, tuple(would_deny), tuple(beside))
+        return Verdict(self.otherwise, OTHERWISE, None, account_rule, limits, tuple(would_deny), tuple(beside))
 
 
 NO_RULES = RuleSet()

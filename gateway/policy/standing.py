@@ -13,7 +13,7 @@ from typing import Literal
 
 from gateway.policy.claims import TEXT_MAX, TIME_MAX
 from gateway.policy.events import clean
-from gateway.policy.model import Claims
+from gateway.policy.model import Claims, Deny
 from gateway.policy.reasons import Reason
 
 Verb = Literal["revoke", "extend", "freeze", "thaw"]
@@ -30,7 +30,8 @@ _SECONDS = re.compile(r"[0-9]{1,12}")
 @dataclass(frozen=True, slots=True)
 class Command:
     """One word of the ops. Of `token_key` (see Claims) and `order_id` exactly one is set, and none where it is of all
-    links (`freeze`, `thaw`); `time` Unix seconds; `message` is a freeze's, for buyers.
+    links (`freeze`, `thaw`); `time` Unix seconds; `message` is a freeze's, for buyers, and `since` (Unix s) when that
+    freeze began, where an earlier one had stopped all: by `time` alone it is decided which of two counts.
 
     By `order_id` it holds for the order's tokens issued until `time`, and for those that do not say when they were
     issued. `expires_at` (Unix s) is an extension's new `exp`. Raises ValueError for what makes no command.
@@ -42,10 +43,11 @@ class Command:
     order_id: str | None = None
     expires_at: int | None = None
     message: str | None = None
+    since: int | None = None
 
     def __post_init__(self) -> None:
-        if self.message is not None and self.verb != "freeze":
-            raise ValueError("only a freeze has a message")
+        if (self.message, self.since) != (None, None) and self.verb != "freeze":
+            raise ValueError("only a freeze has a message, or a beginning")
         if self.verb in _OF_ALL:
             if (self.token_key, self.order_id, self.expires_at) != (None, None, None):
                 raise ValueError("a freeze or a thaw is about all links, and has no expiry")
@@ -73,14 +75,12 @@ class Standing:
         # (when it was ordered, the new expiry): of two in the same second the longer one counts, everywhere alike.
         self._extended_tokens: dict[str, tuple[int, int]] = {}
         self._extended_orders: dict[str, tuple[int, int]] = {}
-        # (when, whether it froze, its message): of two in the same second the freeze counts, everywhere alike.
-        self._frozen: tuple[int, bool, str] = (0, False, "")
+        self._of_all: Command | None = None
 
     def apply(self, command: Command) -> None:
         """Take one command in; again does no harm."""
         if command.verb in _OF_ALL:
-            said = (command.time, command.verb == "freeze", command.message or "")
-            self._frozen = max(self._frozen, said)
+            self._of_all = command if self._of_all is None else max(self._of_all, command, key=_later)
         elif command.expires_at is not None:
             given = (command.time, command.expires_at)
             extended = self._extended_tokens if command.token_key is not None else self._extended_orders
@@ -94,19 +94,21 @@ class Standing:
     @property
     def frozen(self) -> Frozen | None:
         """Since when nothing is given to anybody; None where downloads go on."""
-        since, is_frozen, message = self._frozen
-        return Frozen(since, message or None) if is_frozen else None
+        said = self._of_all
+        if said is None or said.verb == "thaw":
+            return None
+        return Frozen(said.time if said.since is None else said.since, said.message)
 
     @property
-    def said_of_all(self) -> int:
-        """When all was frozen or thawed last (Unix s), 0 where it never was."""
-        return self._frozen[0]
+    def of_all(self) -> Command | None:
+        """The freeze or thaw that counts; None where there never was one."""
+        return self._of_all
 
-    def refused(self, claims: Claims | None) -> Reason | None:
+    def refused(self, claims: Claims | None) -> Deny | None:
         """Why nothing is given with this link any more; None where it may be. Without `claims`: with any link."""
-        if self._frozen[1]:
-            return Reason.FROZEN
-        return Reason.TOKEN_REVOKED if claims is not None and self.is_revoked(claims) else None
+        if (frozen := self.frozen) is not None:
+            return Deny(Reason.FROZEN, message=frozen.message)
+        return Deny(Reason.TOKEN_REVOKED) if claims is not None and self.is_revoked(claims) else None
 
     def is_revoked(self, claims: Claims) -> bool:
         """Whether the link is revoked, by itself or with its order."""
@@ -140,6 +142,7 @@ def write_command(command: Command) -> dict[str, str]:
         "order.id": command.order_id,
         "expires_at": command.expires_at,
         "message": command.message,
+        "since": command.since,
     }
     written = {name: str(value) for name, value in fields.items() if value is not None}
     read_command(written)
@@ -161,7 +164,8 @@ def read_command(fields: Mapping[str, str]) -> Command:
     message = fields.get("message")
     if message is not None and (not message or message != clean(message, TEXT_MAX)):
         raise ValueError(f"its message is not 1 to {TEXT_MAX} characters without control characters")
-    return Command(verb, _seconds(fields, "time"), token_key, order_id, expires_at, message)
+    since = _seconds(fields, "since") if "since" in fields else None
+    return Command(verb, _seconds(fields, "time"), token_key, order_id, expires_at, message, since)
 
 
 def is_order_id(text: str) -> bool:
@@ -174,6 +178,11 @@ def _seconds(fields: Mapping[str, str], name: str) -> int:
     if not _SECONDS.fullmatch(text) or int(text) > TIME_MAX:
         raise ValueError(f"its {name} is not Unix seconds until the year 9999")
     return int(text)
+
+
+def _later(command: Command) -> tuple[int, bool, str, int]:
+    """Of two in the same second the freeze counts, everywhere alike."""
+    return command.time, command.verb == "freeze", command.message or "", command.since or 0
 
 
 def _issued_by(claims: Claims, time: int) -> bool:

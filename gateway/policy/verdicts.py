@@ -16,19 +16,21 @@ from gateway.policy.ruleset import RuleSet, Verdict
 
 Outcome = Literal["allow", "deny", "require_account"]
 
+TOKEN, PLAN = "(token)", "(plan)"
+"""What stands for a rule's name in a verdict that no rule gave."""
 _AFTER_RULES = frozenset({Reason.RULE_DENIED, Reason.ACCOUNT_REQUIRED, Reason.VIEW_NOT_ALLOWED})
 
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
     """What a candidate file says. `rule` is None where the token itself asks for an account, or its plan is not in the
-    file; `would_deny` as in Verdict.
+    file; `beside` as in Verdict.
     """
 
     outcome: Outcome
     rule: str | None
     version: str
-    would_deny: tuple[str, ...] = ()
+    beside: tuple[tuple[str, str], ...] = ()
 
     @property
     def fields(self) -> dict[str, str]:
@@ -50,7 +52,7 @@ def opinion(
     if isinstance(plan, Deny):
         return Opinion("deny", None, rules.version)
     verdict = rules.judge(facts_of(claims, file, request, place=place, plan=plan, now=now))
-    return Opinion(*_outcome(verdict, claims), rules.version, verdict.would_deny)
+    return Opinion(*_outcome(verdict, claims), rules.version, verdict.beside)
 
 
 def _outcome(verdict: Verdict, claims: Claims) -> tuple[Outcome, str | None]:
@@ -62,20 +64,21 @@ def _outcome(verdict: Verdict, claims: Claims) -> tuple[Outcome, str | None]:
 
 
 def spoken(decision: Decision) -> Iterator[tuple[str, str]]:
-    """(rule, verdict) of each rule in force that spoke: `allow`, `deny`, `require_account`, or `observe` for one that
-    only observes and would have refused.
+    """(rule, verdict) of each rule in force that spoke: `allow`, `deny` or `require_account` of the one that decided,
+    `limit` of each limit that matched, `observe` of each that only observes and matched. TOKEN stands for a rule where
+    the token itself asks for an account.
     """
-    yield from ((name, "observe") for name in decision.would_deny)
-    if decision.rule is None:
-        return
+    yield from decision.beside
     if isinstance(decision, Allow):
-        yield decision.rule, "allow"
-    elif decision.reason in _AFTER_RULES:
-        yield decision.rule, "deny" if decision.reason is Reason.RULE_DENIED else "require_account"
+        if decision.rule is not None:
+            yield decision.rule, "allow"
+    elif decision.reason is Reason.RULE_DENIED and decision.rule is not None:
+        yield decision.rule, "deny"
+    elif decision.reason is Reason.ACCOUNT_REQUIRED:
+        yield decision.rule or TOKEN, "require_account"
 
 
 def spoken_beside(said: Opinion) -> Iterator[tuple[str, str]]:
-    """The same of a candidate's rules."""
-    yield from ((name, "observe") for name in said.would_deny)
-    if said.rule is not None:
-        yield said.rule, said.outcome
+    """The same of a candidate's rules, whatever they say; PLAN stands for a rule where it has not the token's plan."""
+    yield from said.beside
+    yield said.rule or (PLAN if said.outcome == "deny" else TOKEN), said.outcome

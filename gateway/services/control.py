@@ -1,6 +1,7 @@
 """Keeps what the ops have ordered of links in memory, and knows whether it is up to date.
 
-What was read is never forgotten. Where it may not be up to date, requests are refused as if Redis were down.
+What was read is never forgotten, and a freeze or thaw that the stream has lost is put back into it. Where what is here
+may not be up to date, requests are refused as if Redis were down.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class Control:
         self.trouble = ""
         """What keeps the stream from being read, in words for ops; '' when all is well."""
         self._last = "0"
+        self._there = Standing()
+        """What the stream says of all, since it was read from its beginning."""
         self._frozen: Frozen | None = None
         self._heard = -math.inf
         self._caught_up = False
@@ -77,6 +80,8 @@ class Control:
             try:
                 async for last, commands in self._commands.follow(self._last):
                     self._take(last, commands)
+                    if commands == []:
+                        await self._put_back()
             except LedgerFault as error:
                 self._caught_up = False
                 self._complain(logging.CRITICAL, error)
@@ -88,14 +93,26 @@ class Control:
             self._looked.set()
             await asyncio.sleep(BACKOFF)
 
-    def _take(self, last: str, commands: list[Command]) -> None:
+    async def _put_back(self) -> None:
+        """Who looks at the stream alone, a command of the ops or a new worker, would take it for the contrary."""
+        said = self.standing.of_all
+        if said is not None and said != self._there.of_all:
+            log.warning("the control stream has lost a %s, which is put back", said.verb)
+            await self._commands.append(said)
+
+    def _take(self, last: str, commands: list[Command] | None) -> None:
         now = time.monotonic()
         if now - self._heard > SILENCE:
             self._caught_up = False
         self._heard = now
+        if commands is None:
+            self._last, self._there = last, Standing()
+            return
         for command in commands:
             self.standing.apply(command)
             self._on_command(command)
+            if command.verb in ("freeze", "thaw"):
+                self._there.apply(command)
         if any(command.verb in ("revoke", "freeze") for command in commands):
             self._on_refused()
         self._last = last

@@ -54,7 +54,7 @@ class LinkBook(LinkRegistry, Protocol):
 class Control(ControlLog, Protocol):
     """The control stream, for who reads it up to now and stops."""
 
-    def follow(self, last: str) -> AsyncGenerator[tuple[str, list[Command]], None]: ...
+    def follow(self, last: str) -> AsyncGenerator[tuple[str, list[Command] | None], None]: ...
 
 
 class Orders:
@@ -71,10 +71,10 @@ class Orders:
         try:
             async with self._reading, aclosing(self._control.follow(self._last)) as pages:
                 async for last, commands in pages:
-                    for command in commands:
+                    for command in commands or ():
                         self._standing.apply(command)
                     self._last = last
-                    if not commands:
+                    if commands == []:
                         break
         except LedgerFault as error:
             raise GatewayError(str(error)) from None

@@ -36,7 +36,6 @@ from gateway.policy.reasons import Reason
 from gateway.policy.ruleset import RuleSet
 from gateway.policy.shards import shard_of
 from gateway.policy.tokens import parse, timely
-from gateway.policy.verdicts import Opinion
 from gateway.ports import EventLog, GeoLookup, Ledger, ObjectStore, ReserveAsk
 from gateway.services.broken import reason_of
 from gateway.services.case import Case
@@ -163,9 +162,12 @@ class Gatekeeper:
                 self._tokens.popitem(last=False)
         return timely(claims, int(time.time())) or claims
 
-    async def admit(self, request: DownloadRequest, *, fresh: bool = False, limits: bool = True) -> Admitted | Refused:
+    async def admit(
+        self, request: DownloadRequest, *, fresh: bool = False, limits: bool = True, look: bool = False
+    ) -> Admitted | Refused:
         """Decide on one request and reserve what it costs; `fresh` asks the origin again for what the object is now.
-        Without `limits` nothing is reserved, so nothing may be sent: it is yet to be known what will be.
+        Without `limits` nothing is reserved, so nothing may be sent: it is yet to be known what will be. A mere `look`
+        is followed by the request itself where it is let through, so only its refusal is observed.
 
         Raises nothing but CancelledError: what is broken becomes a refusal.
         """
@@ -173,7 +175,7 @@ class Gatekeeper:
             return _refused(Deny(Reason.REDIS_DOWN), request)
         case = self._case(request)
         answer = await self._admit(case, fresh=fresh, limits=limits)
-        if limits or isinstance(answer, Refused):
+        if not look or isinstance(answer, Refused):
             self._observe(case, answer)
         return answer
 
@@ -184,13 +186,15 @@ class Gatekeeper:
             return await self._refuse(claims, case)
         case.claims = claims
         file = requested_file(claims, request.file_number)
+        case.file = None if isinstance(file, Deny) else file
+        if (frozen := case.standing.refused(None)) is not None:
+            return await self._refuse(frozen, case)
         if isinstance(file, Deny):
             return await self._refuse(file, case)
-        case.file = file
         try:
             await self._gather(case, claims)
-            decision, case.opinion = self._decide(case, claims, file)
-            case.decision = decision
+            case.decision = decision = self._decide(case, claims, file)
+            case.opinion = self._grounds.observing.judged(case, claims, file, decision)
             if isinstance(decision, Deny):
                 return await self._refuse(decision, case)
             return await self._reserve_for(case, claims, decision, fresh=fresh, limits=limits)
@@ -220,15 +224,17 @@ class Gatekeeper:
         if isinstance(claims, Deny):
             return await self._refuse(claims, case)
         case.claims = claims
+        if (frozen := case.standing.refused(None)) is not None:
+            return await self._refuse(frozen, case)
         try:
             await self._gather(case, claims)
         except GatewayError as error:
             log.warning("request %s was refused: %s", request.request_id, error)
             return await self._refuse(Deny(reason_of(error)), case)
-        judged = [self._decide(case, claims, file) for file in claims.files]
-        decisions = [decision for decision, _ in judged]
-        case.decision, case.opinion = next((each for each in judged if isinstance(each[0], Allow)), judged[0])
-        allowed = case.decision
+        decisions = [self._decide(case, claims, file) for file in claims.files]
+        chosen = next((n for n, each in enumerate(decisions) if isinstance(each, Allow)), 0)
+        case.decision = allowed = decisions[chosen]
+        case.opinion = self._grounds.observing.judged(case, claims, claims.files[chosen], allowed)
         if isinstance(allowed, Deny):
             return await self._refuse(allowed, case)
         try:
@@ -275,8 +281,8 @@ class Gatekeeper:
         reason = answer.deny.reason if isinstance(answer, Refused) else None
         self._grounds.observing.answered(case, reason)
 
-    def _decide(self, case: Case, claims: Claims, file: FileEntry) -> tuple[Decision, Opinion | None]:
-        decision = decide(
+    def _decide(self, case: Case, claims: Claims, file: FileEntry) -> Decision:
+        return decide(
             claims,
             file,
             case.request,
@@ -285,7 +291,6 @@ class Gatekeeper:
             policy=Policy(case.rules, case.standing, self._grounds.external_hosts, case.holding),
             now=case.at_ms / 1000,
         )
-        return decision, self._grounds.observing.judged(case, claims, file, decision)
 
     async def _reserve_for(
         self, case: Case, claims: Claims, allow: Allow, *, fresh: bool, limits: bool
@@ -309,24 +314,26 @@ class Gatekeeper:
             return _refused(reservation, request)
         if reservation is not None:
             try:
-                reason = await self._void_meanwhile(claims, file)
+                void = await self._void_meanwhile(claims, file)
             except asyncio.CancelledError:
                 self._forsake(reservation, None)
                 raise
-            if reason is not None:
-                self._forsake(reservation, reason)
-                return _refused(Deny(reason), request)
+            if void is not None:
+                self._forsake(reservation, void.reason)
+                return _refused(void, request)
         return Admitted(request, claims, file, stored, plan, reservation, allow.rate)
 
-    async def _void_meanwhile(self, claims: Claims, file: FileEntry) -> Reason | None:
+    async def _void_meanwhile(self, claims: Claims, file: FileEntry) -> Deny | None:
         """What was said while the ledger was asked: those who cut what runs did not see this reservation yet."""
-        if (refused := self._control.standing.refused(claims)) is not None:
-            return refused
+        lost: Reason | None = None
         try:
             holding = await self._grounds.holding(claims.order_id)
         except OrdersDown:
-            return Reason.ORDERS_DOWN
-        return None if holding is None else lost_by(holding, file, time.time())
+            lost = Reason.ORDERS_DOWN
+        else:
+            lost = None if holding is None else lost_by(holding, file, time.time())
+        # Last, since a freeze or a revocation that comes while something is waited for would be seen by nobody.
+        return self._control.standing.refused(claims) or (None if lost is None else Deny(lost))
 
     async def _ends_at(self, claims: Claims, allow: Allow) -> int:
         """When nothing more can be begun with the link, in Unix seconds: by its expiry or its first download."""

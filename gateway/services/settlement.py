@@ -17,6 +17,7 @@ from gateway.errors import LedgerDown, LedgerFault, ReservationGone
 from gateway.policy.events import rfc3339
 from gateway.policy.model import Claims, FileEntry, Outcome, Reservation
 from gateway.policy.reasons import Reason
+from gateway.policy.standing import Standing
 from gateway.ports import Inspectable, Ledger
 from gateway.services.faults import describe
 from gateway.services.identifiers import new_id, now_ms
@@ -85,12 +86,21 @@ class Running:
 
 
 class Settlement:
-    """Holds this worker's reservations: renews their leases, and settles the finished ones in one sweep."""
+    """Holds this worker's reservations: renews their leases, and settles the finished ones in one sweep.
+
+    `standing` gives what the ops have ordered until now.
+    """
 
     def __init__(
-        self, ledger: Ledger, *, lease: float, on_settled: Callable[[Running], None] = lambda running: None
+        self,
+        ledger: Ledger,
+        *,
+        lease: float,
+        standing: Callable[[], Standing] = Standing,
+        on_settled: Callable[[Running], None] = lambda running: None,
     ) -> None:
         self._ledger = ledger
+        self._standing = standing
         self._beat_every = lease / 3
         self._on_settled = on_settled
         self._running: set[Running] = set()
@@ -119,8 +129,10 @@ class Settlement:
                 await task
 
     def begin(self, running: Running) -> None:
-        """Keep this reservation alive from now on."""
+        """Keep this reservation alive from now on. One that was refused since it was admitted is stopped at once."""
         self._running.add(running)
+        if (deny := self._standing().refused(running.claims)) is not None:
+            running.stop(deny.reason.text)
 
     def finish(self, running: Running, outcome: str, reason: str = "") -> None:
         """The response has ended in this way; settle it once the client's acknowledgements are in. Never waits."""
@@ -141,12 +153,13 @@ class Settlement:
         """What is being sent now."""
         return tuple(self._running)
 
-    def stop_refused(self, refused: Callable[[Claims | None], Reason | None]) -> None:
+    def stop_refused(self) -> None:
         """Cut what is running with a link that has been revoked, and everything where all is frozen."""
-        found = [(running, reason) for running in self._running if (reason := refused(running.claims)) is not None]
-        for running, reason in found:
-            running.stop(reason.text)
-        for text, count in Counter(reason.text for _, reason in found).items():
+        refused = self._standing().refused
+        found = [(running, deny) for running in self._running if (deny := refused(running.claims)) is not None]
+        for running, deny in found:
+            running.stop(deny.reason.text)
+        for text, count in Counter(deny.reason.text for _, deny in found).items():
             log.info("cut %d running downloads: %s", count, text)
 
     async def _sweep(self) -> None:

@@ -80,16 +80,16 @@ class Zipping:
         look = _bare(asked, method="HEAD")
         # What a resume does not touch may be used up by what was sent before it: its limits are asked for afterwards.
         whole = asked.method == "HEAD" or asked.range is None
-        # What is some seconds old would only come out in mid-body, and break it off.
-        fresh = asked.method == "GET"
-        first = await self.gatekeeper.admit(replace(look, file_number=1), fresh=fresh, limits=whole)
+        # What is some seconds old would only come out in mid-body, and break it off. Each file is asked for once more.
+        sends = asked.method == "GET"
+        first = await self.gatekeeper.admit(replace(look, file_number=1), fresh=sends, limits=whole, look=sends)
         if isinstance(first, Refused):
             return first
         claims = first.claims
         if any(file.key is None for file in claims.files):
             return Refused(Deny(Reason.FILE_UNKNOWN), asked.request_id)
         looks = [replace(look, file_number=number) for number in range(1, len(claims.files) + 1)]
-        others = await self._admit_others(looks[1:], fresh=fresh, limits=whole)
+        others = await self._admit_others(looks[1:], fresh=sends, limits=whole, look=sends)
         if isinstance(others, Refused):
             return others
         plan = await self._answer(asked, claims, [each.stored for each in (first, *others)])
@@ -103,21 +103,22 @@ class Zipping:
     async def _refused_by_limits(self, looks: Sequence[DownloadRequest]) -> Refused | None:
         if not looks:
             return None
-        first = await self.gatekeeper.admit(looks[0])
+        first = await self.gatekeeper.admit(looks[0], look=True)
         if isinstance(first, Refused):
             return first
-        others = await self._admit_others(looks[1:])
+        others = await self._admit_others(looks[1:], look=True)
         return others if isinstance(others, Refused) else None
 
     async def _admit_others(
-        self, looks: Sequence[DownloadRequest], *, fresh: bool = False, limits: bool = True
+        self, looks: Sequence[DownloadRequest], *, fresh: bool = False, limits: bool = True, look: bool
     ) -> Sequence[Admitted] | Refused:
         """Some at a time, each under a request id of its own; or the first of them that is refused."""
         turns = asyncio.Semaphore(AT_ONCE)
 
-        async def admit(look: DownloadRequest) -> Admitted | Refused:
+        async def admit(asked: DownloadRequest) -> Admitted | Refused:
             async with turns:
-                return await self.gatekeeper.admit(replace(look, request_id=new_id()), fresh=fresh, limits=limits)
+                asked = replace(asked, request_id=new_id())
+                return await self.gatekeeper.admit(asked, fresh=fresh, limits=limits, look=look)
 
         admitted = []
         for each in await asyncio.gather(*map(admit, looks)):

@@ -33,9 +33,9 @@ async def until_empty(pages: Pages) -> tuple[str, list[Command]]:
     async with asyncio.timeout(5):
         while True:
             last, page = await anext(pages)
-            if not page:
+            if page == []:
                 return last, commands
-            commands += page
+            commands += page or ()
 
 
 @pytest.mark.parametrize("count", [0, 1, PAGE - 1, PAGE, PAGE + 1, PAGE + 2, 2 * PAGE + 1])

@@ -12,6 +12,7 @@ import pytest
 
 from gateway.backends.rules_file import read_rules
 from gateway.policy import verdicts
+from gateway.services import observing
 from gateway.web.metrics import RULE_VERDICTS
 
 Opener = Callable[..., AbstractAsyncContextManager[Any]]
@@ -104,3 +105,51 @@ async def test_a_broken_one_keeps_nobody_from_starting_and_a_fault_in_it_harms_n
         assert [await status(gateway, token) for _ in range(2)] == [200, 200]
         assert counted("candidate", "", "fault") == before + 2
         assert caplog.text.count("cannot be asked") == 1
+
+
+CHOOSY = """version: 1
+plans: {standard: {downloads: 5}}
+default_plan: standard
+rules: [{name: slow, when: {method: [GET, HEAD]}, then: {limit: {rate: 5MB/s}}}]
+otherwise: allow
+"""
+
+
+async def test_every_word_of_rules_is_counted_once_for_each_file(
+    open_gateway: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidate = tmp_path / "new.yaml"
+    candidate.write_text(CHOOSY)
+    asked: list[object] = []
+    really = observing.opinion
+    monkeypatch.setattr(observing, "opinion", lambda *told, **more: asked.append(told) or really(*told, **more))
+    async with open_gateway(f"rules_candidate: {candidate}\n") as gateway:
+        names = [f"{n}.bin" for n in range(5)]
+        for name in names:
+            gateway.file(name, 100)
+        await gateway.rules(CHOOSY.replace("{standard:", "{gold: {downloads: 5}, standard:"))
+        token = gateway.token(*names)
+        said = (("live", "slow", "limit"), ("live", "otherwise", "allow"), ("candidate", "slow", "limit"))
+        plan, account = ("candidate", "(plan)", "deny"), ("candidate", "(token)", "require_account")
+        live = ("live", "(token)", "require_account")
+
+        async def counts(words: tuple[tuple[str, str, str], ...], path: str, token: str, method: str = "GET") -> None:
+            before = [counted(*word) for word in words]
+            asked.clear()
+            async with gateway.client.request(method, f"{gateway.base}/{path}/{token}") as answer:
+                await answer.read()
+            await gateway.settled()
+            found.append([counted(*word) - known for word, known in zip(words, before, strict=True)])
+
+        found: list[list[float]] = []
+        await counts(said, "d", token)
+        await counts(said, "d", token, "HEAD")
+        await counts(said, "l", token)
+        assert len(asked) == 1, "of a page the candidate is asked for the chosen file alone"
+        await counts(said, "z", token, "HEAD")
+        await counts(said, "z", token)
+        assert found == [[1, 1, 1], [1, 1, 1], [1, 1, 1], [5, 5, 5], [5, 5, 5]]
+        found.clear()
+        await counts((plan,), "d", gateway.token("0.bin", plan="gold"))
+        await counts((live, account), "d", gateway.token("0.bin", account=True))
+        assert found == [[1], [1, 1]]

@@ -9,10 +9,30 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from gateway.bootstrap import services
+from gateway.errors import OrdersDown
 from gateway.policy.model import Limits
-from gateway.policy.standing import Command
+from gateway.policy.standing import Command, Verb
 
 Opener = Callable[..., AbstractAsyncContextManager[Any]]
+
+
+class Order:
+    """The order book's answer, which is none; `second` happens while it is asked for the second time."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.is_away = False
+        self.second: Callable[[], Awaitable[None]] | None = None
+
+    async def ask(self, _order: str | None) -> None:
+        self.asked += 1
+        if self.is_away:
+            raise OrdersDown("the order book is away")
+        if self.second is not None and self.asked == 2:
+            await self.second()
 
 
 async def until(hold: Callable[[], Awaitable[bool]]) -> None:
@@ -77,7 +97,7 @@ async def test_all_is_stopped_at_once_and_stays_so(open_gateway: Opener, tmp_pat
     async with open_gateway(journal) as gateway:
 
         async def is_put_back() -> bool:
-            return await gateway.wire.execute("XLEN", "gw:{0}:control") == 1
+            return await gateway.wire.execute("XLEN", "gw:{0}:control") > 0
 
         await until(is_put_back)
 
@@ -91,3 +111,53 @@ async def test_all_is_stopped_at_once_and_stays_so(open_gateway: Opener, tmp_pat
             return await reason(gateway, token) == ""
 
         await until(is_thawed)
+
+
+@pytest.mark.parametrize("verb", ["freeze", "revoke"])
+async def test_said_while_the_order_book_is_asked_gives_nothing(
+    open_gateway: Opener, monkeypatch: pytest.MonkeyPatch, verb: Verb
+) -> None:
+    """Asked for the second time, that is after the ledger has said yes."""
+    order = Order()
+    monkeypatch.setattr(services, "_no_orders", order.ask)
+    async with open_gateway() as gateway:
+        gateway.file("a.bin", 1000)
+        token = gateway.token("a.bin", order_id="10002")
+        freezing = Command("freeze", int(time.time()), message="Back at 18:00.")
+        revoking = Command("revoke", int(time.time()), order_id="10002")
+
+        async def say() -> None:
+            await gateway.command(freezing if verb == "freeze" else revoking)
+            await asyncio.sleep(0.5)
+
+        order.second = say
+        expected = (503, "frozen", "Back at 18:00.") if verb == "freeze" else (410, "token.revoked", None)
+        async with gateway.client.get(f"{gateway.base}/d/{token}") as answer:
+            assert answer.status == expected[0]
+            told = await answer.json()
+            assert (told["reason"], told["detail"] if verb == "freeze" else None) == expected[1:]
+        [_, finished] = await gateway.settled()
+        assert (finished["outcome"], finished["reason"], finished["counted"]) == ("cut", expected[1], "-1")
+
+
+async def test_frozen_is_said_before_anything_else_is_asked(
+    open_gateway: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = Order()
+    monkeypatch.setattr(services, "_no_orders", order.ask)
+    async with open_gateway() as gateway:
+        gateway.file("a.bin", 1000)
+        token = gateway.token("a.bin", order_id="10002")
+
+        async def is_frozen() -> bool:
+            return await reason(gateway, token) == "frozen"
+
+        await gateway.command(Command("freeze", int(time.time()), message="Back at 18:00."))
+        await until(is_frozen)
+        order.asked, order.is_away = 0, True
+        for path in (f"/d/{token}", f"/d/{token}/2/a.bin", f"/l/{token}", f"/z/{token}"):
+            async with gateway.client.get(gateway.base + path) as answer:
+                told = await answer.json()
+                assert (answer.status, told["reason"], told["detail"]) == (503, "frozen", "Back at 18:00."), path
+        assert order.asked == 0
+        assert (await gateway.events())[-4]["file.key"] == "a.bin"

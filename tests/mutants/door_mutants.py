@@ -235,7 +235,7 @@ DOOR = (
     mutant(
         "a ZIP is begun of which a file is refused",
         "services/zipping.py",
-        ("(looks[1:], fresh=fresh, limits=whole)", "(looks[1:], fresh=fresh, limits=False)"),
+        ("(looks[1:], fresh=sends, limits=whole, look=sends)", "(looks[1:], fresh=sends, limits=False, look=sends)"),
         test="door/test_zip.py::test_what_one_file_refuses_refuses_all",
         shows=".*ClientPayloadError",
     ),

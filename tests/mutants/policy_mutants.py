@@ -170,8 +170,8 @@ POLICY = (
         "a freeze is for show",
         "policy/decide.py",
         (
-            "    if (frozen := policy.standing.frozen) is not None:",
-            "    if (frozen := policy.standing.frozen) is claims:",
+            "    if (frozen := policy.standing.refused(None)) is not None:",
+            "    if (frozen := policy.standing.refused(None)) is claims:",
         ),
         test="policy/test_decide.py::test_frozen_comes_before_everything_and_ends_with_the_thaw",
     ),

@@ -115,11 +115,102 @@ SERVICES = (
     mutant(
         "a link revoked while the ledger was asked is served",
         "services/gatekeeper.py",
-        (
-            "(refused := self._control.standing.refused(claims)) is not None:",
-            "(refused := self._control.standing.refused(claims)) is claims:",
-        ),
+        ("        return self._control.standing.refused(claims) or (", "        return ("),
         test="door/test_nothing_lost.py::test_a_link_revoked_while_the_ledger_is_asked_gives_nothing",
+    ),
+    mutant(
+        "a freeze while the ledger was asked is overlooked",
+        "services/gatekeeper.py",
+        (
+            "        return self._control.standing.refused(claims) or (",
+            (
+                "        revoked = Deny(Reason.TOKEN_REVOKED) if self._control.standing.is_revoked(claims) else None\n"
+                "        return revoked or ("
+            ),
+        ),
+        test="door/test_freeze.py::test_said_while_the_order_book_is_asked_gives_nothing",
+    ),
+    mutant(
+        "what was ordered while the order book was asked is overlooked",
+        "services/gatekeeper.py",
+        (
+            "        lost: Reason | None = None\n        try:",
+            "        lost: Reason | None = None\n        said = self._control.standing.refused(claims)\n        try:",
+        ),
+        ("        return self._control.standing.refused(claims) or (", "        return said or ("),
+        test="door/test_freeze.py::test_said_while_the_order_book_is_asked_gives_nothing",
+    ),
+    mutant(
+        "what was refused since it was admitted begins",
+        "services/settlement.py",
+        (
+            "(deny := self._standing().refused(running.claims)) is not None:",
+            "(deny := self._standing().refused(running.claims)) is running:",
+        ),
+        test="services/test_settlement.py::test_what_was_refused_since_it_was_admitted_is_stopped_as_it_begins",
+    ),
+    mutant(
+        "a broken order book keeps quiet that all is frozen",
+        "services/gatekeeper.py",
+        (
+            "            return await self._refuse(frozen, case)\n        if isinstance(file, Deny):",
+            "            pass\n        if isinstance(file, Deny):",
+        ),
+        test="door/test_freeze.py::test_frozen_is_said_before_anything_else_is_asked",
+    ),
+    mutant(
+        "a freeze that Redis lost cannot be thawed",
+        "services/freezing.py",
+        (
+            '    standing = await control.read_all()\n    await _order(Command("thaw"',
+            (
+                "    standing = await control.read_all()\n    if standing.frozen is None:\n        return False\n"
+                '    await _order(Command("thaw"'
+            ),
+        ),
+        test="services/test_freezing.py::test_a_freeze_that_only_a_worker_knows_is_thawed",
+    ),
+    mutant(
+        "a freeze that Redis lost is not put back",
+        "services/control.py",
+        ("if said is not None and said != self._there.of_all:", "if said is self._there:"),
+        test="services/test_control.py::test_what_was_said_of_all_is_put_back_once_where_the_stream_has_lost_it",
+    ),
+    mutant(
+        "a clock behind the last thaw cannot freeze",
+        "services/freezing.py",
+        ("return now if said is None else max(now, said.time + 1)", "return now"),
+        test="services/test_freezing.py::test_frozen_and_thawed_whatever_was_said_by_clocks_ahead",
+    ),
+    mutant(
+        "a page asks the candidate for all its files",
+        "services/gatekeeper.py",
+        (
+            "        case.opinion = self._grounds.observing.judged(case, claims, claims.files[chosen], allowed)",
+            (
+                "        for file in claims.files:\n"
+                "            case.opinion = self._grounds.observing.judged(case, claims, file, allowed)"
+            ),
+        ),
+        test="door/test_candidate.py::test_every_word_of_rules_is_counted_once_for_each_file",
+    ),
+    mutant(
+        "a file of a ZIP counts as two for the metrics of rules",
+        "services/gatekeeper.py",
+        ("        if not look or isinstance(answer, Refused):", "        if limits or isinstance(answer, Refused):"),
+        test="door/test_candidate.py::test_every_word_of_rules_is_counted_once_for_each_file",
+    ),
+    mutant(
+        "every name of a rule stays a metric for ever",
+        "web/metrics.py",
+        ("        if len(_rule_names) >= RULE_NAMES_MAX:", "        if len(_rule_names) < 0:"),
+        test="web/test_metrics.py::test_no_more_rules_than_so_many_have_a_line_of_their_own",
+    ),
+    mutant(
+        "anybody on the machine may look into a Maildir",
+        "backends/maildir.py",
+        ("folder.mkdir(mode=0o700, exist_ok=True)", "folder.mkdir(exist_ok=True)"),
+        test="backends/test_maildir.py::test_only_its_owner_may_look_into_it",
     ),
     mutant(
         "HEAD counts",

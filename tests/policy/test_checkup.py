@@ -12,6 +12,7 @@ from gateway.policy.checkup import (
     of_clock,
     of_descriptors,
     of_files,
+    of_freeze,
     of_geo,
     of_journal,
     of_keys,
@@ -165,4 +166,21 @@ JOURNAL = {"is_there": True, "fsync_ms": 2.4, "free": 10**9, "used": 3 * 10**8, 
 def test_a_journal(facts: dict[str, Any], state: str, said: str) -> None:
     line = of_journal("var/journal", 10**9, JournalFacts(**{**JOURNAL, **facts}), 8200.0)
     assert (line.state, line.check) == (state, "journal")
+    assert said in line.text
+
+
+@pytest.mark.parametrize(
+    ("ordered", "workers", "state", "said"),
+    [
+        ("", None, "ok", "are allowed"),
+        ("", "", "ok", "are allowed"),
+        ("09:30", None, "warn", "every download is refused since 09:30;"),
+        ("09:30", "09:31", "warn", "every download is refused since 09:30;"),
+        ("09:30", "", "warn", "does not say so"),
+        ("", "09:31", "warn", "refuses every download since 09:31, and Redis does not say so"),
+    ],
+)
+def test_a_freeze_is_said_by_redis_or_by_the_workers(ordered: str, workers: str | None, state: str, said: str) -> None:
+    line = of_freeze(ordered, workers)
+    assert (line.state, line.check) == (state, "freeze")
     assert said in line.text

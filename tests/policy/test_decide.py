@@ -125,9 +125,11 @@ def test_a_token_without_a_plan_has_the_default_one() -> None:
 
 
 def test_the_deciding_rule_is_named() -> None:
-    verdict = Verdict(False, "embargo", message="Not there.", would_deny=("new",))
+    verdict = Verdict(False, "embargo", message="Not there.", would_deny=("new",), beside=(("new", "observe"),))
     decision = decided(using=rules(verdict))
-    assert decision == Deny(Reason.RULE_DENIED, rule="embargo", message="Not there.", would_deny=("new",))
+    assert decision == Deny(
+        Reason.RULE_DENIED, rule="embargo", message="Not there.", would_deny=("new",), beside=(("new", "observe"),)
+    )
     account = decided(using=rules(Verdict(True, "otherwise", account_rule="masters")))
     assert account == Deny(Reason.ACCOUNT_REQUIRED, rule="masters")
 

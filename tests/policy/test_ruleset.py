@@ -98,6 +98,7 @@ rules:
   - {name: never, when: {method: GET}, then: {limit: {rate: 1B/s}}}
 otherwise: deny
 """
+SAID_OF_ALL = (("slow", "limit"), *((name, "observe") for name in ("new-account", "new-office", "new-limit")))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ otherwise: deny
     [
         (
             {},
-            Verdict(True, "office", None, None, Limits(rate=2_000_000, concurrent=4), ("new-account",)),
+            Verdict(True, "office", None, None, Limits(rate=2_000_000, concurrent=4), ("new-account",), SAID_OF_ALL),
         ),
         (
             {"tier": "free", "file": FileEntry(key="masters/a.wav")},
@@ -115,11 +116,19 @@ otherwise: deny
                 account_rule="masters",
                 limits=Limits(rate=1_000_000, concurrent=4, networks=3),
                 would_deny=("new-block", "new-account"),
+                beside=(("slow", "limit"), ("slower", "limit"), ("new-block", "observe"), *SAID_OF_ALL[1:]),
             ),
         ),
         (
             {"tier": "banned"},
-            Verdict(False, "embargo", "Nie. \u2620", None, Limits(rate=2_000_000, concurrent=4), ("new-account",)),
+            Verdict(
+                allowed=False,
+                rule="embargo",
+                message="Nie. \u2620",
+                limits=Limits(rate=2_000_000, concurrent=4),
+                would_deny=("new-account",),
+                beside=SAID_OF_ALL,
+            ),
         ),
         (
             {"address": ip_address("192.0.2.1"), "method": "HEAD", "file": FileEntry(key="a.wav")},
@@ -547,23 +556,27 @@ def naive_when(when: Mapping[str, object], facts: Facts) -> bool:
 
 def naive_verdict(document: Mapping[str, object], facts: Facts) -> Verdict:
     limits: dict[str, int] = {}
-    account, would_deny = None, []
+    account, would_deny, beside = None, [], []
     for rule in document["rules"]:
         name, then = rule["name"], rule["then"]
         if not naive_when(rule["when"], facts):
             continue
         if rule["mode"] == "observe":
+            beside.append((name, "observe"))
             if then in ("deny", "require_account"):
                 would_deny.append(name)
         elif isinstance(then, dict):
+            beside.append((name, "limit"))
             for limit, written in then["limit"].items():
                 number = read_limit(limit, int(written) if written.isdigit() else written)
                 limits[limit] = min(number, limits.get(limit, number))
         elif then == "require_account":
             account = account or name
         else:
-            return Verdict(then == "allow", name, None, account, Limits(**limits), tuple(would_deny))
-    return Verdict(document["otherwise"] == "allow", "otherwise", None, account, Limits(**limits), tuple(would_deny))
+            break
+    else:
+        name, then = "otherwise", document["otherwise"]
+    return Verdict(then == "allow", name, None, account, Limits(**limits), tuple(would_deny), tuple(beside))
 
 
 def by_steps(compiled: RuleSet, request: Facts) -> Verdict:
@@ -577,10 +590,13 @@ def by_steps(compiled: RuleSet, request: Facts) -> Verdict:
         limits = limits.tightened(rule.limits)
     account = next((rule.name for rule in enforced if rule.then == "require_account"), None)
     would_deny = tuple(rule.name for rule in met if rule.observe and rule.then in ("deny", "require_account"))
+    beside = tuple(
+        (rule.name, "observe" if rule.observe else "limit") for rule in met if rule.observe or rule.then == "limit"
+    )
     last = steps[-1].rule if steps and steps[-1].decides else None
     if last is None:
-        return Verdict(compiled.otherwise, "otherwise", None, account, limits, would_deny)
-    return Verdict(last.then == "allow", last.name, last.message, account, limits, would_deny)
+        return Verdict(compiled.otherwise, "otherwise", None, account, limits, would_deny, beside)
+    return Verdict(last.then == "allow", last.name, last.message, account, limits, would_deny, beside)
 
 
 @settings(max_examples=300, deadline=None)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.policy.claims import TIME_MAX
-from gateway.policy.model import Claims, FileEntry
+from gateway.policy.model import Claims, Deny, FileEntry
 from gateway.policy.reasons import Reason
 from gateway.policy.standing import Command, Frozen, Standing, is_order_id, read_command, write_command
 
@@ -99,7 +99,12 @@ SUBJECTS = st.one_of(
 ORDERS = st.one_of(
     st.builds(lambda time, subject: Command("revoke", time, **subject), TIMES, SUBJECTS),
     st.builds(lambda time, subject, end: Command("extend", time, **subject, expires_at=end), TIMES, SUBJECTS, TIMES),
-    st.builds(lambda time, message: Command("freeze", time, message=message), TIMES, st.sampled_from([None, "a", "b"])),
+    st.builds(
+        lambda time, message, since: Command("freeze", time, message=message, since=since),
+        TIMES,
+        st.sampled_from([None, "a", "b"]),
+        st.none() | TIMES,
+    ),
     st.builds(lambda time: Command("thaw", time), TIMES),
 )
 
@@ -123,12 +128,15 @@ def test_it_says_what_a_walk_through_all_orders_says(commands: list[Command], cl
     assert standing.extended_to(claims) == (ends[-1][1] if ends else None)
     of_all = [command for command in commands if command.verb in ("freeze", "thaw")]
     latest = [command for command in of_all if command.time == max(each.time for each in of_all)]
-    freezes = [command.message or "" for command in latest if command.verb == "freeze"]
-    frozen = Frozen(latest[0].time, max(freezes) or None) if freezes else None
+    freezes = [(each.message or "", each.since or 0, each) for each in latest if each.verb == "freeze"]
+    said = max(freezes, key=lambda each: each[:2])[2] if freezes else None
+    frozen = Frozen(said.time if said.since is None else said.since, said.message) if said else None
     assert standing.frozen == frozen
-    revoked = Reason.TOKEN_REVOKED if standing.is_revoked(claims) else None
-    assert standing.refused(claims) is (Reason.FROZEN if frozen else revoked)
-    assert standing.refused(None) is (Reason.FROZEN if frozen else None)
+    stopped = Deny(Reason.FROZEN, message=frozen.message) if frozen else None
+    assert standing.refused(claims) == (
+        stopped or (Deny(Reason.TOKEN_REVOKED) if standing.is_revoked(claims) else None)
+    )
+    assert standing.refused(None) == stopped
 
 
 @pytest.mark.parametrize(
@@ -155,6 +163,7 @@ def test_the_later_word_counts_and_in_the_same_second_the_freeze(commands: list[
         Command("extend", 1, order_id="10001", expires_at=0),
         Command("freeze", 1),
         Command("freeze", 1, message="Wracamy o 18:00 🎧"),
+        Command("freeze", 1, since=0),
         Command("thaw", 1),
     ],
 )

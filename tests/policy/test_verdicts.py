@@ -16,6 +16,7 @@ from gateway.policy.verdicts import Opinion, is_judged, opinion, spoken, spoken_
 
 FILE = FileEntry("a.bin")
 CLAIMS = Claims("shop", "t", 100, (FILE,), plan="gold", tier="free")
+BESIDE = (("slow", "limit"), ("y", "observe"))
 REQUEST = DownloadRequest(
     request_id="r",
     token="",
@@ -59,20 +60,21 @@ def test_what_a_candidate_says(
     candidate = rules(tmp_path, text)
     outcome, rule, would_deny = expected
     said = opinion(candidate, claims, FILE, REQUEST, place=Place(), now=50)
-    assert said == Opinion(outcome, rule, candidate.version, would_deny)
+    assert said == Opinion(outcome, rule, candidate.version, tuple((each, "observe") for each in would_deny))
     named = {"candidate.rule": rule} if rule else {}
     assert said.fields == {"candidate.outcome": outcome, **named, "candidate.version": candidate.version}
-    assert list(spoken_beside(said)) == [(each, "observe") for each in would_deny] + ([(rule, outcome)] if rule else [])
+    stands_for_it = rule or ("(token)" if claims.account else "(plan)")
+    assert list(spoken_beside(said)) == [*((each, "observe") for each in would_deny), (stands_for_it, outcome)]
 
 
 @pytest.mark.parametrize(
     ("decision", "judged", "said"),
     [
-        (Allow(FILE, (), 1, rule="x", would_deny=("y",)), True, [("y", "observe"), ("x", "allow")]),
-        (Deny(Reason.RULE_DENIED, rule="x"), True, [("x", "deny")]),
+        (Allow(FILE, (), 1, rule="x", beside=BESIDE), True, [*BESIDE, ("x", "allow")]),
+        (Deny(Reason.RULE_DENIED, rule="x", beside=BESIDE), True, [*BESIDE, ("x", "deny")]),
         (Deny(Reason.ACCOUNT_REQUIRED, rule="x"), True, [("x", "require_account")]),
-        (Deny(Reason.ACCOUNT_REQUIRED), True, []),
-        (Deny(Reason.VIEW_NOT_ALLOWED, would_deny=("y",)), True, [("y", "observe")]),
+        (Deny(Reason.ACCOUNT_REQUIRED), True, [("(token)", "require_account")]),
+        (Deny(Reason.VIEW_NOT_ALLOWED, beside=BESIDE), True, [*BESIDE]),
         (Deny(Reason.TOKEN_REVOKED), False, []),
         (Deny(Reason.FROZEN), False, []),
     ],

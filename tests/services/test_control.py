@@ -148,6 +148,32 @@ async def test_what_was_read_is_not_forgotten_with_the_stream(
         assert control.current()
 
 
+@pytest.mark.parametrize("is_emptied", [True, False])
+@pytest.mark.parametrize(
+    ("said", "contrary"),
+    [
+        (Command("freeze", 60, message="Soon.", since=50), Command("thaw", 55)),
+        (Command("thaw", 60), Command("freeze", 55)),
+    ],
+)
+async def test_what_was_said_of_all_is_put_back_once_where_the_stream_has_lost_it(
+    wire: Wire, said: Command, contrary: Command, is_emptied: bool
+) -> None:
+    commands = RedisControl(wire)
+    await commands.append(said)
+    ((last, _),) = await wire.execute("XRANGE", STREAM, "-", "+")
+    async with following(wire) as control:
+        if is_emptied:
+            await wire.execute("FLUSHALL")
+        else:  # an older copy, in which the contrary is what was said last, becomes master
+            await commands.append(contrary)
+            await wire.execute("XDEL", STREAM, last)
+        lost_at = time.monotonic()
+        await soon(lambda: control.complete_at > lost_at + 1)
+        assert (await commands.read_all()).of_all == said
+        assert await wire.execute("XLEN", STREAM) == 2 - is_emptied
+
+
 async def test_a_server_that_says_nothing_counts_as_down_after_two_seconds(wire: Wire) -> None:
     async with following(wire) as control:
         await wire.execute("CLIENT PAUSE", 3500, "ALL")

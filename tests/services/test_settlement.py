@@ -10,6 +10,7 @@ import pytest
 from gateway.errors import LedgerDown, ReservationGone
 from gateway.policy.model import Claims, FileEntry, Grant, Outcome, Reservation
 from gateway.policy.reasons import Reason
+from gateway.policy.standing import Command, Standing, Verb
 from gateway.services.settlement import BATCH, RETRY, Running, Settlement
 
 
@@ -154,20 +155,33 @@ async def test_a_renewal_that_says_why_it_may_not_go_on_is_heard(ledger: Ledger)
 
 
 async def test_what_runs_with_a_revoked_link_is_cut_and_nothing_else(ledger: Ledger) -> None:
-    settlement = Settlement(ledger, lease=9)
+    standing = Standing()
+    settlement = Settlement(ledger, lease=9, standing=lambda: standing)
     cuts: list[str] = []
     for name in ("a", "b", "unknown"):
         one = running(name, Connection(100))
         one.claims = None if name == "unknown" else Claims("shop", name, 100, (FileEntry("f"),))
         one.cut = lambda name=name: cuts.append(name)
         settlement.begin(one)
-    settlement.stop_refused(
-        lambda claims: Reason.TOKEN_REVOKED if claims is not None and claims.token_id == "b" else None
-    )
+    standing.apply(Command("revoke", 5, token_key=Claims("shop", "b", 100, (FileEntry("f"),)).token_key))
+    settlement.stop_refused()
     assert cuts == ["b"]
-    settlement.stop_refused(lambda claims: Reason.FROZEN)
+    standing.apply(Command("freeze", 6))
+    settlement.stop_refused()
     assert sorted(cuts) == ["a", "b", "b", "unknown"], "all is frozen: also what runs with nobody knows which link"
     assert {each.stopped for each in settlement.running()} == {"token.revoked", "frozen"}, "the first word stays"
+
+
+@pytest.mark.parametrize("verb", ["freeze", "revoke"])
+def test_what_was_refused_since_it_was_admitted_is_stopped_as_it_begins(ledger: Ledger, verb: Verb) -> None:
+    standing = Standing()
+    settlement = Settlement(ledger, lease=9, standing=lambda: standing)
+    late = running("late", Connection(100))
+    late.claims = Claims("shop", "late", 100, (FileEntry("f"),))
+    key = late.claims.token_key if verb == "revoke" else None
+    standing.apply(Command(verb, 5, token_key=key))
+    settlement.begin(late)
+    assert late.stopped == ("frozen" if verb == "freeze" else "token.revoked")
 
 
 async def test_who_stops_settles_what_has_ended(ledger: Ledger) -> None:

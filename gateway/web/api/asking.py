@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from ipaddress import ip_network
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
@@ -149,9 +149,9 @@ class Email(Body):
 
 
 class Freeze(Body):
-    """Why downloads are stopped, for buyers."""
+    """Why downloads are stopped, for buyers. Without a message the one there is stays; an empty one takes it away."""
 
-    message: Text | None = Field(default=None, examples=["Back at 18:00, after maintenance."])
+    message: Text | Literal[""] | None = Field(default=None, examples=["Back at 18:00, after maintenance."])
 
 
 class Nothing(Body):

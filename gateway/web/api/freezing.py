@@ -11,8 +11,8 @@ from gateway.web.api.call import Asked
 async def freeze(asked: Asked) -> FreezeAnswer:
     """Stop all downloads."""
     message = asked.given(Freeze).message
-    frozen = (await freezing.freeze(asked.office.tools.control, asked.record, message)).frozen
-    return FreezeAnswer(frozen=frozen is not None, since=utc(frozen.since) if frozen else None)
+    frozen = await freezing.freeze(asked.office.tools.control, asked.record, message)
+    return FreezeAnswer(frozen=True, since=utc(frozen.since))
 
 
 async def thaw(asked: Asked) -> FreezeAnswer:
