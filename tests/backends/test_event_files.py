@@ -80,9 +80,19 @@ def test_an_error_of_what_gives_the_events_stays_what_it_is_and_leaves_nothing(t
 
 
 @pytest.mark.parametrize("count", [1, 20_000])
-def test_a_full_disk_is_said(count) -> None:
+def test_a_reader_that_is_gone_is_said(tmp_path, count) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+
+    def broken() -> None:
+        with writing(pipe) as write:
+            os.close(reader)
+            for number in range(count):
+                write(event(number, more="x" * 100))
+
     with pytest.raises(GatewayError, match="cannot be written"):
-        written(Path("/dev/full"), *[event(number, more="x" * 100) for number in range(count)])
+        broken()
 
 
 def test_each_event_is_read_once_and_those_without_an_id_each_time(tmp_path) -> None:
