@@ -152,8 +152,8 @@ class KeySettings(Section):
 
 
 class RollbackSettings(Section):
-    """When the last rules return: where new ones refuse `factor` times their share, within so many seconds of coming
-    into force and after at least so many decisions.
+    """When the last rules return: where new ones refuse `factor` times what these would have refused of the same
+    requests, within so many seconds of coming into force and after at least so many decisions.
     """
 
     factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 3

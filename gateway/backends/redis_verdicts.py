@@ -1,58 +1,61 @@
-"""What versions of the rules let through and refused, by all workers together. See services.rollback.Book.
+"""What a new version of the rules refused, and the proven one would have, by all workers. See services.rollback.Book.
 
-`gw:{0}:verdicts:<version>` counts by minute, `gw:{0}:rules` says which version came into force last, and
-`gw:{0}:rolled_back` which ones had to give way.
+`gw:{0}:watch:<version>` counts while a version is watched, and `gw:{0}:rolled_back` says which ones had to give way.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping
+from dataclasses import asdict, astuple
 
-from gateway.backends.redis_client import Wire
+from gateway.backends.redis_client import Reply, Wire
 from gateway.errors import LedgerFault
-from gateway.policy.rollback import Came, Return, Tally
+from gateway.policy.rollback import Return, Tally, Watch
 
-IN_FORCE = "gw:{0}:rules"
 ROLLED_BACK = "gw:{0}:rolled_back"
 KEEP_RETURNS = 30 * 86_400
+KEEP_WATCH = 3600
+"""Seconds beyond `within`."""
+RENEW_EVERY = 60.0
 
 
 class RedisVerdicts:
-    """services.rollback.Book on Redis hashes. `keep_seconds`: how long counts are of use."""
+    """services.rollback.Book on Redis hashes, of versions that are watched for `within` seconds."""
 
-    def __init__(self, wire: Wire, keep_seconds: int) -> None:
+    def __init__(self, wire: Wire, within: int) -> None:
         self._wire = wire
-        self._keep_seconds = keep_seconds
+        self._keep_seconds = within + KEEP_WATCH
+        self._renewed: tuple[str, float] = ("", 0.0)
 
-    async def add(self, version: str, minute: int, tally: Tally) -> None:
-        """See Book.add."""
-        key = _counts(version)
-        await asyncio.gather(
-            self._wire.execute("HINCRBY", key, f"{minute}:decided", tally.decided),
-            self._wire.execute("HINCRBY", key, f"{minute}:refused", tally.refused),
-            self._wire.execute("EXPIRE", key, self._keep_seconds),
+    async def watched(self, version: str) -> Watch | None:
+        """See Book.watched."""
+        fields = await self._hash(_key(version))
+        return _read(version, fields)[0] if fields else None
+
+    async def count(self, watch: Watch, tally: Tally) -> tuple[Watch, Tally]:
+        """See Book.count."""
+        key = _key(watch.version)
+        counts = [("HINCRBY", key, name, count) for name, count in asdict(tally).items() if count]
+        due = self._renewed[0] != key or time.monotonic() - self._renewed[1] >= RENEW_EVERY
+        renewal = [("EXPIRE", key, self._keep_seconds)] if due else []
+        is_new, _, *_, reply = await asyncio.gather(
+            self._send(key, "HSETNX", key, "came", watch.came),
+            self._send(key, "HSETNX", key, "before", watch.before),
+            *(self._send(key, *command) for command in (*counts, *renewal)),
+            self._send(key, "HGETALL", key),
         )
+        if is_new and not due:
+            await self._send(key, "EXPIRE", key, self._keep_seconds)
+        if is_new or due:
+            self._renewed = (key, time.monotonic())
+        return _read(watch.version, _pairs(reply))
 
-    async def tally(self, version: str, since: int, until: int) -> Tally:
-        """See Book.tally."""
-        decided = refused = 0
-        for field, count in (await self._hash(_counts(version))).items():
-            minute, _, what = field.partition(":")
-            if since <= int(minute) <= until:
-                decided += int(count) * (what == "decided")
-                refused += int(count) * (what == "refused")
-        return Tally(decided, refused)
-
-    async def came(self) -> Came | None:
-        """See Book.came."""
-        text = await self._wire.execute("GET", IN_FORCE)
-        return None if text is None else _came(str(text))
-
-    async def note(self, came: Came) -> None:
-        """See Book.note."""
-        await self._wire.execute("SET", IN_FORCE, json.dumps([came.version, came.before, came.since]))
+    async def forget(self, version: str) -> None:
+        """See Book.forget."""
+        await self._send(_key(version), "DEL", _key(version))
 
     async def returns(self) -> dict[str, Return]:
         """See Book.returns."""
@@ -60,33 +63,45 @@ class RedisVerdicts:
 
     async def refuse(self, version: str, why: Return) -> None:
         """See Book.refuse."""
-        document = [why.to, why.at, [why.new.decided, why.new.refused], [why.last.decided, why.last.refused]]
         await asyncio.gather(
-            self._wire.execute("HSETNX", ROLLED_BACK, version, json.dumps(document)),
-            self._wire.execute("EXPIRE", ROLLED_BACK, KEEP_RETURNS),
+            self._send(ROLLED_BACK, "HSETNX", ROLLED_BACK, version, json.dumps(astuple(why))),
+            self._send(ROLLED_BACK, "EXPIRE", ROLLED_BACK, KEEP_RETURNS),
         )
 
     async def _hash(self, key: str) -> Mapping[str, str]:
-        reply = await self._wire.execute("HGETALL", key)
-        pairs = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
-        return {str(name): str(value) for name, value in pairs}
+        return _pairs(await self._send(key, "HGETALL", key))
+
+    async def _send(self, key: str, *command: str | int) -> Reply:
+        try:
+            return await self._wire.execute(*command)
+        except LedgerFault as fault:
+            raise _unreadable(key, f" ({fault})") from None
 
 
-def _counts(version: str) -> str:
-    return f"gw:{{0}}:verdicts:{version}"
+def _key(version: str) -> str:
+    return f"gw:{{0}}:watch:{version}"
 
 
-def _came(text: str) -> Came:
+def _pairs(reply: Reply) -> Mapping[str, str]:
+    pairs = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
+    return {str(name): str(value) for name, value in pairs}
+
+
+def _read(version: str, fields: Mapping[str, str]) -> tuple[Watch, Tally]:
     try:
-        version, before, since = json.loads(text)
-        return Came(str(version), str(before), int(since))
-    except (ValueError, TypeError):
-        raise LedgerFault(f"{IN_FORCE} cannot be read; delete it (redis-cli DEL)") from None
+        watch = Watch(version, fields["before"], int(fields["came"]))
+        return watch, Tally(**{name: int(fields.get(name, 0)) for name in asdict(Tally())})
+    except (KeyError, ValueError):
+        raise _unreadable(_key(version)) from None
 
 
 def _return(text: str) -> Return:
     try:
-        to, at, (decided, refused), (last_decided, last_refused) = json.loads(text)
-        return Return(str(to), int(at), Tally(decided, refused), Tally(last_decided, last_refused))
+        to, at, (decided, refused, before, newly), own = json.loads(text)
+        return Return(str(to), int(at), Tally(int(decided), int(refused), int(before), int(newly)), str(own))
     except (ValueError, TypeError):
-        raise LedgerFault(f"{ROLLED_BACK} cannot be read; delete it (redis-cli DEL)") from None
+        raise _unreadable(ROLLED_BACK) from None
+
+
+def _unreadable(key: str, why: str = "") -> LedgerFault:
+    return LedgerFault(f"{key} in Redis cannot be read{why}; delete it: redis-cli DEL '{key}'")

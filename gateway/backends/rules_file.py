@@ -68,7 +68,7 @@ class RulesFile:
     def take_copy(self) -> MemoryFile | None:
         """What was read last, for a `read_copy` in another process; it is given once. None where it cannot be kept."""
         texts, self._read = self._read, {}
-        return packed("rules", texts)
+        return packed("rules", texts) if texts else None
 
     def read_copy(self, copy: bytes) -> RuleSet:
         """The rules as they were when the copy was taken, after their tests. Raises SettingsError, ValueError."""
@@ -185,12 +185,13 @@ class _Files:
     def look(self, databases: Collection[str] | None) -> tuple[Node | None, Reader, RuleSet | None]:
         """The tree, what read it, and what it means; where there are mistakes afterwards, the latter is of no use."""
         tree = self.reading.document(self.path, BOUNDS, "name a readable file")
+        text = self.reading.version
         lists = {} if tree is None else self.lists(tree)
         reader = Reader(CONDITIONS, self.mistakes, lists, (), _zone, databases)
         if tree is None:
             return None, reader, None
         self.is_mapping = True
-        return tree, reader, read_ruleset(tree, reader, self.reading.version)
+        return tree, reader, read_ruleset(tree, reader, self.reading.version, text)
 
     def lists(self, tree: Node) -> Mapping[str, list[Node] | _Lines]:
         """The file's lists by name; of a wrong one its name alone, so that it is not called unknown as well."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import logging
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from threading import Lock
 
 from gateway.backends.memory_file import MemoryFile
 from gateway.backends.redis_client import Wire
@@ -14,16 +16,18 @@ from gateway.bootstrap.files import databases_of
 from gateway.bootstrap.told import Told
 from gateway.errors import SettingsError
 from gateway.policy.events import rfc3339
-from gateway.policy.rollback import Terms
+from gateway.policy.rollback import Return, Terms
 from gateway.policy.ruleset import NO_RULES, RuleSet
 from gateway.ports import EventLog
 from gateway.services.reloading import Keeper, Watched
-from gateway.services.rollback import Returns, Rollback, known_returns
+from gateway.services.rollback import Rollback, known_returns
 from gateway.settings import Settings
 
+log = logging.getLogger(__name__)
+
 WHAT, CANDIDATE = "rules", "rules candidate"
-_KEEP_COUNTS = 2 * 3600
-"""Seconds beyond twice `rollback.within`."""
+Why = Callable[[RuleSet | None], Return | None]
+"""See services.rollback.Returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,65 +40,89 @@ class Rules:
 
 
 class _Copies:
-    """The rules file, and copies of what was in force of it: now, and `before` where a way back is wanted."""
+    """The rules file, and copies of what was in force of it: now, and the proven one where a way back is wanted.
 
-    def __init__(self, file: RulesFile, name: str, keeper: Keeper, returns: Returns, *, both: bool) -> None:
+    See services.rollback.Copies. Its threads are those of a reload, of a way back and of a proof.
+    """
+
+    def __init__(self, file: RulesFile, name: str, keeper: Keeper, why: Why, *, both: bool) -> None:
         self._file = file
         self._name = name
         self._keeper = keeper
-        self._returns = returns
+        self._why = why
         self._both = both
+        self._changing = Lock()
         held = keeper.kept(WHAT).items()
-        # In their order: what is in force first.
+        # In their order: what is in force first, and then what is proven, where that is another one.
         self._copies = {key.rpartition(" ")[2]: MemoryFile.of(descriptor) for key, descriptor in held}
-        self._in_force = next(iter(self._copies), "")
+        self._in_force, self._proven = next(iter(self._copies), ""), next(reversed(self._copies), "")
+        self._there: RuleSet | None = None
+
+    @property
+    def file(self) -> RuleSet | None:
+        """See services.rollback.Copies."""
+        return self._there
 
     def read(self) -> RuleSet:
-        """Raises SettingsError, also for a version that was rolled back."""
-        rules = self._file.read()
-        if rules.version in self._returns:
-            self._file.take_copy()
-            why = self._returns[rules.version]
-            raise SettingsError(
-                f"{self._name}: the version {rules.version} was rolled back at {rfc3339(why.at * 1000)[:19]}Z, because "
-                f"{why.said}; change the file (any other text is another version)"
-            )
-        return rules
+        """Raises SettingsError, also for what was rolled back."""
+        self._there = None
+        self._there = rules = self._file.read()
+        if (why := self._why(rules)) is None:
+            return rules
+        self._file.take_copy()
+        raise SettingsError(
+            f"{self._name}: the version {rules.version} was rolled back at {rfc3339(why.at * 1000)[:19]}Z, because "
+            f"{why.said}; change this file (a comment is enough)"
+        )
 
     def keep(self, rules: RuleSet) -> None:
-        """These have come into force."""
-        copy = self._copies.get(rules.version) or self._file.take_copy()
-        if copy is None:
-            return
-        copies = {rules.version: copy}
-        if self._both:
-            others = (self._in_force, *self._copies)
-            before = next(
-                (each for each in others if each in self._copies and self._is_good(each, rules.version)), None
-            )
-            copies |= {} if before is None else {before: self._copies[before]}
-        self._copies, self._in_force = copies, rules.version
-        self._keeper.keep(WHAT, {f"{self._name} {version}": file.fileno() for version, file in copies.items()})
+        """These have come into force: whatever they are, a worker that is still to start may need them."""
+        with self._changing:
+            copy = self._copies.get(rules.version) or self._file.take_copy()
+            if copy is None:
+                return
+            self._proven = self._proven or rules.version
+            self._copies[rules.version], self._in_force = copy, rules.version
+            self._hand_on()
 
-    def last_good(self) -> RuleSet | None:
-        """For a worker that starts while the file is wrong; where it was rolled back and nobody has a copy of what was
-        before it, the file all the same.
-        """
-        for version in self._copies:
-            if version not in self._returns:
-                self._in_force = version
-                return self._file.read_copy(self._copies[version].read())
-        with suppress(SettingsError):
-            return self._file.read()
+    def prove(self, version: str) -> None:
+        """See services.rollback.Copies."""
+        with self._changing:
+            if version in self._copies and version != self._proven:
+                self._proven = version
+                self._hand_on()
+
+    def held(self, version: str) -> RuleSet | None:
+        """See services.rollback.Copies."""
+        copy = self._copies.get(version)
+        with suppress(SettingsError, ValueError, OSError):
+            return None if copy is None else self._file.read_copy(copy.read())
         return None
 
-    def before(self) -> RuleSet | None:
-        """What was in force before; None where there is no copy of it. Raises SettingsError, ValueError, OSError."""
-        found = next((version for version in self._copies if self._is_good(version, self._in_force)), None)
-        return None if found is None else self._file.read_copy(self._copies[found].read())
+    def last_good(self) -> RuleSet | None:
+        """For a worker that starts while the file is wrong: what the others have, or are about to have. Where all of
+        that was rolled back it is in force all the same, and so is the file: a gateway that cannot start is worse.
+        """
+        others = self.held(self._in_force)
+        why = self._why(others)
+        for rules in (None if why is None else self.held(why.to), others, *map(self.held, self._copies)):
+            if rules is not None:
+                return self._begun(rules)
+        with suppress(SettingsError):
+            return self._begun(self._file.read())
+        return None
 
-    def _is_good(self, version: str, besides: str) -> bool:
-        return version != besides and version not in self._returns
+    def _begun(self, rules: RuleSet) -> RuleSet:
+        if self._why(rules) is not None:
+            version = rules.version
+            log.critical("starting with the rules %s, which were rolled back: there is no copy of better ones", version)
+        self.keep(rules)
+        return rules
+
+    def _hand_on(self) -> None:
+        wanted = (self._in_force, self._proven) if self._both else (self._in_force,)
+        self._copies = {version: self._copies[version] for version in wanted if version in self._copies}
+        self._keeper.keep(WHAT, {f"{self._name} {version}": file.fileno() for version, file in self._copies.items()})
 
 
 async def open_rules(settings: Settings, wire: Wire, events: EventLog, told: Told) -> Rules:
@@ -104,18 +132,17 @@ async def open_rules(settings: Settings, wire: Wire, events: EventLog, told: Tol
         return Rules(Watched(WHAT, lambda: NO_RULES, None), candidate, None)
     file, name = RulesFile(settings.rules, databases_of(settings), tested=True), str(settings.rules)
     if wanted is None:
-        return Rules(_watched(_Copies(file, name, told.keeper, Returns(), both=False), file), candidate, None)
-    book = RedisVerdicts(wire, 2 * wanted.within + _KEEP_COUNTS)
-    returns = await known_returns(book)
-    copies = _Copies(file, name, told.keeper, returns, both=True)
+        return Rules(_watched(_Copies(file, name, told.keeper, lambda _: None, both=False), file), candidate, None)
+    returns = await known_returns(RedisVerdicts(wire, wanted.within))
+    copies = _Copies(file, name, told.keeper, returns.why, both=True)
     live = _watched(copies, file)
     rollback = Rollback(
         live,
-        book,
-        events,
         returns,
+        events,
         terms=Terms(wanted.factor, wanted.within, wanted.least),
-        before=copies.before,
+        copies=copies,
+        hosts=settings.external_hosts,
         show=told.files,
         tell=told.rolled_back,
     )

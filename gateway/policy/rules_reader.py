@@ -35,7 +35,7 @@ _DAY = "write a day, such as 2026-11-01"
 _THEN = "write allow, deny, require_account or {limit: {rate: 2MB/s}}"
 
 
-def read_ruleset(tree: Node, reader: Reader, version: str) -> RuleSet:
+def read_ruleset(tree: Node, reader: Reader, version: str, text: str = "") -> RuleSet:
     """The rule set of a whole file. Where the reader has mistakes afterwards, it must not be used."""
     top = reader.section(tree, "", TOP, "key of a rules file")
     version_of_grammar = reader.required(top, "version", "write version: 1")
@@ -57,6 +57,7 @@ def read_ruleset(tree: Node, reader: Reader, version: str) -> RuleSet:
         needs=frozenset(reader.needs),
         rules=rules,
         otherwise=otherwise == "allow",
+        text=text,
     )
 
 

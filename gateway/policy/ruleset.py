@@ -59,7 +59,8 @@ class Verdict:
 @dataclass(frozen=True, slots=True)
 class RuleSet:
     """One rules file. `version` is a hash of everything it was read from; `needs` the geo databases it asks
-    (of `city`, `asn`, `anonymous`); `otherwise`: whether what no rule decides is allowed.
+    (of `city`, `asn`, `anonymous`); `otherwise`: whether what no rule decides is allowed; `text` is the hash of the
+    file alone, without its lists.
     """
 
     version: str = ""
@@ -68,6 +69,7 @@ class RuleSet:
     needs: frozenset[str] = frozenset()
     rules: tuple[Rule, ...] = ()
     otherwise: bool = True
+    text: str = field(default="", compare=False)
     _index: Index = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -25,8 +25,8 @@ FAULT = "fault"
 class Tally(Protocol):
     """Counts what a version of the rules let through and what it did not."""
 
-    def note(self, version: str, token_key: str, reason: Reason | None) -> None:
-        """One genuine link was let through, or refused for this reason. Never waits, never raises."""
+    def note(self, case: Case, reason: Reason | None) -> None:
+        """The request of a genuine link was let through, or refused for this reason. Never waits, never raises."""
 
 
 class Observing:
@@ -69,4 +69,4 @@ class Observing:
             for rule, verdict in spoken_beside(case.opinion):
                 self._tell("candidate", rule, verdict)
         if self._tally is not None and case.claims is not None:
-            self._tally.note(case.rules.version, case.claims.token_key, reason)
+            self._tally.note(case, reason)

@@ -89,6 +89,7 @@ class Watched(Generic[T_co]):
         self._seen: Hashable = None
         self._last_look: Hashable = None
         self._looks = 0
+        self._changing = asyncio.Lock()
 
     @property
     def current(self) -> T_co:
@@ -101,11 +102,6 @@ class Watched(Generic[T_co]):
     def version(self) -> str:
         """Of what is in force."""
         return self.current.version
-
-    @property
-    def seen(self) -> Hashable:
-        """The fingerprint of the files that were read last."""
-        return self._seen
 
     async def load(self) -> str:
         """Read for the first time. Where the files are bad and others were good before, those are in force, and what is
@@ -135,23 +131,30 @@ class Watched(Generic[T_co]):
         """Read again; whether something else is in force now. Raises SettingsError; the last good stays then, unless it
         can be without.
         """
-        self._looks = 0
-        try:
-            fresh = await asyncio.to_thread(self._read_unchanging)
-        except Exception:
-            self._current = self._without or self._current
-            raise
-        before, self._current = self.current, fresh
-        self._replaced(before)
-        await asyncio.to_thread(self._keep, fresh)
-        return before.version != fresh.version
+        async with self._changing:
+            self._looks = 0
+            try:
+                fresh = await asyncio.to_thread(self._read_unchanging)
+            except Exception:
+                self._current = self._without or self._current
+                raise
+            before, self._current = self.current, fresh
+            self._replaced(before)
+            await asyncio.to_thread(self._keep, fresh)
+            return before.version != fresh.version
 
-    async def go_back(self, read: Callable[[], T_co]) -> None:
-        """Put what this reads, in a thread, in force again; the files stay as they are, and are not read for it."""
-        to = await asyncio.to_thread(read)
-        before, self._current = self.current, to
-        self._replaced(before)
-        await asyncio.to_thread(self._keep, to)
+    async def go_back(self, to: Callable[[], T_co], instead_of: str) -> bool:
+        """Put what this gives in force again in place of that version; False where another one is in force by then. The
+        files stay as they are, and are not read for it.
+        """
+        async with self._changing:
+            fresh = await asyncio.to_thread(to)
+            if self.version != instead_of:
+                return False
+            before, self._current = self.current, fresh
+            self._replaced(before)
+            await asyncio.to_thread(self._keep, fresh)
+            return True
 
     def _read_unchanging(self) -> T_co:
         """Read, and again where files changed meanwhile, or turned out to name others that are to be watched: half of

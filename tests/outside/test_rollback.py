@@ -62,7 +62,7 @@ def test_the_last_rules_return_on_all_workers_and_stay(house) -> None:
     gateway, rules = house
     assert set(many(gateway)) == {200}
     (open_version,) = versions(gateway)
-    time.sleep(1.2)  # what was counted is on record within a second
+    time.sleep(1.2)  # each worker has looked once, so that it knows what is proven
     rules.write_text(SHUT)
     soon(lambda: versions(gateway) != {open_version} and len(versions(gateway)) == 1)
     (shut_version,) = versions(gateway)
@@ -86,6 +86,12 @@ def test_the_last_rules_return_on_all_workers_and_stay(house) -> None:
     soon(lambda: len(gateway.pids()) == 2 and gateway.pids() != before)
     assert versions(gateway) == {open_version}, "who starts now has them too"
     assert set(many(gateway)) == {200}
+    soon(lambda: b"gateway_rules_rolled_back 1.0" in gateway.ask("/metrics")[1])
+    rules.write_text(SHUT)
+    time.sleep(1.2)
+    assert versions(gateway) == {open_version}
+    assert b"gateway_rules_rolled_back 1.0" in gateway.ask("/metrics")[1], "the same text is the same version"
+    assert b'gateway_files_wrong{what="rules"} 1.0' in gateway.ask("/metrics")[1]
 
     rules.write_text(MENDED)
     soon(lambda: not versions(gateway) & {open_version, shut_version})
