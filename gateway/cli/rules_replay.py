@@ -99,7 +99,7 @@ def _lines(  # noqa: PLR0917  # what is shown
     for why, count in counts.not_redecidable.most_common():
         yield f"    {count:,}: {why}"
     if counts.ends_unread:
-        yield f"  {counts.ends_unread:,} ends of downloads cannot be read; these are taken to go on"
+        yield f"  {'ends of downloads that cannot be read, taken to go on':<30} {counts.ends_unread:>9,}"
     for kind in ("refused", "allowed"):
         yield from _listed(kind, flips.now(kind), shown)
     if not counts.read:

@@ -50,10 +50,13 @@ class Transfer:
 
     def learn(self, size: int, etag: str | None) -> None:
         """What its file really is, where that was a guess."""
-        if self.is_complete():
-            self.acked = self.acked // self.size * size
-            self.spans = [(0, size)]
+        again = (self.acked - self._covered()) * size // self.size
+        self.spans = [(start, min(stop, size)) for start, stop in self.spans if start < size]
+        self.acked = self._covered() + again
         self.size, self.etag = size, etag
+
+    def _covered(self) -> int:
+        return sum(stop - start for start, stop in self.spans)
 
     def credit(self, start: int, delivered: int, at: float) -> None:
         """So many bytes were acknowledged, from `start` on (−1: of several ranges)."""

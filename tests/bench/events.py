@@ -37,7 +37,7 @@ def events(count: int) -> Iterator[dict[str, str]]:
     chance = random.Random(6)
     now_ms = int(time.time() * 1000)
     at = now_ms - DAYS * 86_400_000
-    step = DAYS * 86_400_000 // max(count, 1)
+    step = DAYS * 86_400_000 * 23 // (12 * max(count, 1))
     files = [
         (f"music/{number // 12}/track-{number % 12}.flac", chance.randrange(10**6, 10**8)) for number in range(600)
     ]
@@ -49,7 +49,7 @@ def events(count: int) -> Iterator[dict[str, str]]:
     tokens = max(count // 12, 1)
     number = 0
     while True:
-        at += 2 * step
+        at = min(at + step, now_ms - 60_000)
         number += 1
         buyer = chance.randrange(tokens)
         own = random.Random(buyer)

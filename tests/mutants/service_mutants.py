@@ -276,7 +276,7 @@ SERVICES = (
     mutant(
         "an event holds an external file's signature",
         "policy/record.py",
-        ('"file.key": file.recorded,', '"file.key": file.identity,'),
+        ('"file.key": file.recorded', '"file.key": file.identity'),
         test="door/test_policy.py::test_an_external_addresss_query_is_no_ones_business",
     ),
     mutant(

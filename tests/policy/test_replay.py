@@ -286,6 +286,22 @@ def test_an_address_is_looked_up_where_its_event_has_no_place() -> None:
     assert [change.cause for change in changes] == ["rule x"]
 
 
+def test_a_part_of_a_file_whose_size_is_told_later_is_one_download_with_what_goes_on() -> None:
+    rules = with_plan(Plan("p", Limits(downloads=1)))
+    first = denied("rule.denied", rule="old", http__request__range="bytes=1000-", request__id="r0")
+    other = allowed(1, "r1", token__id="t2", order__id="2")[0]
+    again = denied("rule.denied", 4, rule="old", request__id="r4") + denied(
+        "rule.denied", 5, rule="old", request__id="r5"
+    )
+    small = {"file.size": "300000", "bytes.asked": "300000"}
+    _, changes = replayed(rules, [*first, {**other, **small}, *again])
+    assert [(change.fields["request.id"], change.after.reason) for change in changes] == [
+        ("r0", ""),
+        ("r4", ""),
+        ("r5", ""),
+    ]
+
+
 def test_what_is_before_since_is_counted_but_not_told() -> None:
     rules = with_plan(Plan("p", Limits(downloads=1)))
     events = [*allowed(), *allowed(30, "r2", client__network="n2", device__id="d2")]
