@@ -19,11 +19,13 @@ from gateway.backends.maxmind import Databases
 from gateway.backends.redis_client import Wire, connect
 from gateway.backends.redis_facts import look
 from gateway.backends.redis_links import RedisLinks
+from gateway.backends.redis_verdicts import RedisVerdicts
 from gateway.backends.s3_exposure import ListRefused, probe, sample
 from gateway.bootstrap.files import read_candidate, read_rules
 from gateway.bootstrap.origin import open_store, stored
 from gateway.cli import doctor_freeze
 from gateway.cli.doctor_orders import order_checks
+from gateway.cli.output import utc
 from gateway.errors import FileMissing, GatewayError, LedgerDown, OriginError, SettingsError
 from gateway.policy.checkup import (
     Check,
@@ -41,10 +43,12 @@ from gateway.policy.checkup import (
 )
 from gateway.policy.model import ByteRange
 from gateway.policy.reach import unreached
-from gateway.policy.ruleset import NO_RULES
+from gateway.policy.rollback import Return
+from gateway.policy.ruleset import NO_RULES, RuleSet
 from gateway.policy.units import human_size
 from gateway.ports import FileBody
 from gateway.services.checkup import Report
+from gateway.services.rollback import known_returns
 from gateway.settings import Settings, unsupported
 from gateway.web.connections import connections_within
 
@@ -274,10 +278,20 @@ class Checks:
                 report(Line("ok", "rules", f"the candidate {candidate} {state}"))
         if self._settings.rules is not None:
             rules = await asyncio.to_thread(read_rules, self._settings)
+            if (why := await self._rolled_back(rules)) is not None:
+                said = f"was rolled back at {utc(why.at)} and others are in force: {why.said}; change it"
+                report(Line("FAIL", "rules", f"{self._settings.rules} {said}"))
+                return
             idle = await asyncio.to_thread(lambda: sum(1 for _ in unreached(rules.rules)))
             said = f"; rules that are never reached: {idle}, see `gateway rules check`" if idle else ""
             text = f"{self._settings.rules} can be read, version {rules.version}{said}"
             report(Line("warn" if idle else "ok", "rules", text))
+
+    async def _rolled_back(self, rules: RuleSet) -> Return | None:
+        wanted = self._settings.rollback
+        if self._wire is None or wanted is None:
+            return None
+        return (await known_returns(RedisVerdicts(self._wire, wanted.within))).why(rules)
 
     async def _keys(self) -> tuple[list[str], GatewayError | None]:
         """Objects that should be there, and why the bucket names none: the given one, else listed, else sold ones."""

@@ -252,7 +252,7 @@ class Reloading:
         self._count(each.what, "loaded")
         self._show(each.what, each.version, "")
         if changed or mended:
-            log.info("the %s were loaded again: version %s", each.what, each.version)
+            log.info("the %s were loaded again: version %s", each.what, each.version or "none, for there is no file")
             self._note("rules.reloaded", each, each.what)
         elif asked:
             log.info("the %s were read again, and in force is what was: version %s", each.what, each.version)

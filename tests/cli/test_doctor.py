@@ -10,6 +10,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,11 @@ from redis import Redis
 
 from gateway.backends import journal_facts
 from gateway.backends.journal import FileJournal
+from gateway.backends.redis_verdicts import ROLLED_BACK
+from gateway.backends.rules_file import read_rules
 from gateway.cli.demo_geo import build_demo_databases
 from gateway.policy.checkup import CHECKS
+from gateway.policy.rollback import Return, Tally
 
 DENY_LISTS = (
     '{"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Principal": {"AWS": ["*"]}, '
@@ -256,6 +260,20 @@ def test_settings_that_protect_too_little(run: Run, well: Path) -> None:
     found = states(shown)
     assert (found["public_url"], found["management"], found["keys"]) == ("warn", "warn", "warn")
     assert "abcdefgh" not in shown.stdout
+
+
+def test_rules_that_were_rolled_back(run: Run, well: Path, tmp_path: Path, redis_db: str) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("version: 1\notherwise: deny\n")
+    well.write_text(f"{well.read_text()}\nrules: {rules}\nrollback: {{factor: 3, within: 10m, least: 50}}\n")
+    assert states(run("doctor", "--config", well))["rules"] == "ok"
+    why = Return("0123456789ab", 1_795_258_800, Tally(60, 60, 1, 59))
+    with Redis.from_url(redis_db) as redis:
+        redis.hset(ROLLED_BACK, read_rules(rules, None).version, json.dumps(astuple(why)))
+    shown = run("doctor", "--config", well)
+    assert states(shown)["rules"] == "FAIL"
+    assert "rules.yaml was rolled back at 2026-11-21T" in shown.stdout
+    assert "others are in force" in shown.stdout
 
 
 def test_rules_with_all_their_mistakes(run: Run, well: Path, tmp_path: Path) -> None:
