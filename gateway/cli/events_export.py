@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gateway.backends.event_files import writing
 from gateway.cli.options import config_option, duration
 from gateway.cli.output import print_json, with_tools
 from gateway.cli.progress import Progress
@@ -54,7 +55,6 @@ def export(  # noqa: PLR0917  # one parameter per option
     config: Path | None,
 ) -> None:
     """Write events as JSON lines, shard by shard, the oldest of each first."""
-    from gateway.backends.event_files import writing  # noqa: PLC0415  # `gateway --help` needs none of it
 
     def wanted(fields: Fields) -> bool:
         return (order is None or fields.get("order.id") == order) and (not types or fields.get("type") in types)

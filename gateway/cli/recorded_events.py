@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gateway.backends.event_files import Exports
+from gateway.backends.maxmind import Databases
+from gateway.bootstrap.files import databases_of, read_geo
 from gateway.cli.options import DEFAULT_CONFIG
 from gateway.cli.output import read_settings, visible, with_tools
 from gateway.cli.progress import Progress
 from gateway.errors import SettingsError
+from gateway.policy.counting import CountingRules
 from gateway.policy.replay import Replay
 
 if TYPE_CHECKING:
@@ -40,8 +44,6 @@ class Source:
         self.settings = _settings(config, needed=not exports)
         self.databases: frozenset[str] | None = None
         if self.settings is not None:
-            from gateway.bootstrap.files import databases_of  # noqa: PLC0415  # `gateway --help` needs none of it
-
             self.databases = databases_of(self.settings)
 
     def read(self, take: Take, label: str) -> None:
@@ -61,9 +63,6 @@ class Source:
     @contextmanager
     def prepared(self) -> Iterator[Callable[[RuleSet, float], Replay]]:
         """Gives what makes a replay of these rules from a time (Unix s) on."""
-        from gateway.backends.maxmind import Databases  # noqa: PLC0415  # `gateway --help` needs none of it
-        from gateway.bootstrap.files import read_geo  # noqa: PLC0415
-        from gateway.policy.counting import CountingRules  # noqa: PLC0415
 
         settings = self.settings
         geo = Databases() if settings is None else read_geo(settings)
@@ -94,7 +93,6 @@ def _settings(config: Path | None, *, needed: bool) -> Settings | None:
 
 def _from_files(paths: Sequence[Path], take: Take, label: str) -> Path | None:
     """The file whose events are of the same time as those of files that were read before it."""
-    from gateway.backends.event_files import Exports  # noqa: PLC0415  # `gateway --help` needs none of it
 
     exports = Exports(paths)
     with Progress(exports.size, label) as advance:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gateway.backends.rules_file import read_rules
 from gateway.cli.options import config_option, duration, json_option
 from gateway.cli.output import print_json, print_line, utc
 from gateway.cli.recorded_events import Fields, Source
@@ -40,7 +41,6 @@ def replay(  # noqa: PLR0917  # one parameter per option
     Reads the events in Redis, or the named files of `gateway events export` (.jsonl, .jsonl.gz). What is older than
     --since is read too: limits count it.
     """
-    from gateway.backends.rules_file import read_rules  # noqa: PLC0415  # `gateway --help` needs none of it
 
     source = Source(exports, config)
     candidate = read_rules(against, source.databases)

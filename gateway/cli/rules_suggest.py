@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gateway.backends.rules_candidate import CurrentRules, Remarks
 from gateway.cli.options import config_option, duration, json_option
 from gateway.cli.output import print_json, visible
 from gateway.cli.recorded_events import Fields, Source
@@ -94,7 +95,6 @@ def suggest_rules(  # noqa: PLR0913, PLR0917  # one parameter per option
     Reads the events in Redis, or the named files of `gateway events export`. All suggestions together would have
     refused at most --at-most of the completed downloads, by a replay. The file in force stays as it is.
     """
-    from gateway.backends.rules_candidate import CurrentRules, Remarks  # noqa: PLC0415  # --help needs none of it
 
     source = Source(exports, config)
     current = CurrentRules(_named(path, source), source.databases)
