@@ -193,19 +193,21 @@ def filled(value: object) -> None:
 
 
 def naively_judged(rules: RuleSet, facts: Facts) -> Verdict:
-    limits, account, would = Limits(), None, []
+    limits, account, would, beside = Limits(), None, [], []
     for rule in rules.rules:
         if not holds(rule.when, facts):
             continue
         if rule.observe:
+            beside.append((rule.name, "observe"))
             would += [rule.name] * (rule.then in ("deny", "require_account"))
         elif rule.then == "limit":
+            beside.append((rule.name, "limit"))
             limits = limits.tightened(rule.limits)
         elif rule.then == "require_account":
             account = account or rule.name
         else:
-            return Verdict(rule.then == "allow", rule.name, rule.message, account, limits, tuple(would))
-    return Verdict(rules.otherwise, OTHERWISE, None, account, limits, tuple(would))
+            return Verdict(rule.then == "allow", rule.name, rule.message, account, limits, tuple(would), tuple(beside))
+    return Verdict(rules.otherwise, OTHERWISE, None, account, limits, tuple(would), tuple(beside))
 
 
 def check_rules(text: str) -> str:
