@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from gateway.policy.decide import expiry_of, limits_of, plan_of
-from gateway.policy.limits import Rate, charges
+from gateway.policy.limits import BY_NAME, Rate, charges
 from gateway.policy.model import Charge, Claims, Deny, Device, Limits, Plan
 from gateway.policy.recorded import claims_of, number_of
 from gateway.policy.recorded import limits_of as limits_written
@@ -40,21 +40,32 @@ _UNTOLD = 1024 * 1024
 class InForce:
     """Limits in force, and what opening a transfer costs under them."""
 
-    __slots__ = ("_charges", "_text", "_written", "limits")
+    __slots__ = ("_charges", "_own", "_text", "_written", "limits")
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._text = str(limits)
         self._written = _refusing(self._text)
-        found = charges(limits, _NOBODY)
-        self._charges = None if any(charge.kind == "distinct" for charge in found) else found
+        self._charges = charges(limits, _NOBODY)
+        # Of these it depends on the device what they cost.
+        self._own = [
+            (place, BY_NAME[charge.name](charge.limit))
+            for place, charge in enumerate(self._charges)
+            if charge.kind == "distinct" and charge.limit is not None
+        ]
 
     def is_written(self, text: str) -> bool:
         """Whether an event's `limits` are these; the rate, which refuses nothing, aside."""
         return text == self._text or _refusing(text) == self._written
 
     def charges(self, device: Device) -> Sequence[Charge]:
-        return charges(self.limits, device) if self._charges is None else self._charges
+        if not self._own:
+            return self._charges
+        costs = list(self._charges)
+        for place, limit in self._own:
+            if (charge := limit.charge(device)) is not None:
+                costs[place] = charge
+        return costs
 
 
 @lru_cache(4096)
