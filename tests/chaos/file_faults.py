@@ -223,7 +223,7 @@ def broken(count: int | None) -> Play:
 
 async def replaced(stage: Stage) -> None:
     """New versions all the time: by rename, in place and in pieces, behind a link; several files at once."""
-    async with house(stage, "replaced", workers=4) as opened:
+    async with house(stage, "files-replaced", workers=4) as opened:
         rules, city = opened.files["rules"], opened.files["geo"]
         for number in range(4):
             opened.put("rules", (TWO, ONE)[number % 2].encode())
