@@ -261,10 +261,10 @@ class SqlOrderBook:
 def _database(url: str) -> Database:
     # Each driver costs time to import, and who keeps orders in a file needs no other.
     if url.startswith("sqlite:"):
-        from gateway.backends.order_sqlite import SqliteDatabase  # noqa: PLC0415  see above
+        from gateway.backends.order_sqlite import SqliteDatabase  # noqa: PLC0415  only the driver in use
 
         return SqliteDatabase(url)
-    from gateway.backends.order_postgresql import PostgresqlDatabase  # noqa: PLC0415  see above
+    from gateway.backends.order_postgresql import PostgresqlDatabase  # noqa: PLC0415  only the driver in use
 
     return PostgresqlDatabase(url)
 

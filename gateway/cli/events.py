@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli.events_export import export
+from gateway.cli.events_export import chosen, export
 from gateway.cli.options import config_option, duration
 from gateway.cli.output import print_json, with_tools
 from gateway.policy.events import TYPES
@@ -17,7 +16,6 @@ from gateway.policy.shards import shard_of
 
 if TYPE_CHECKING:
     from gateway.bootstrap.redis import Tools
-    from gateway.ports import Fields
     from gateway.settings import Settings
 
 
@@ -41,7 +39,7 @@ events.add_command(export)
 def tail(since: int | None, order: str | None, types: tuple[str, ...], follow: bool, config: Path | None) -> None:
     """Print events, one JSON object a line, oldest first."""
     since_ms = None if since is None else max(int((time.time() - since) * 1000), 0)
-    wanted = _filter(order, types)
+    wanted = chosen(order, types)
 
     async def work(settings: Settings, tools: Tools) -> None:
         shards = range(settings.shards) if order is None else [shard_of(order, settings.shards)]
@@ -57,10 +55,3 @@ def tail(since: int | None, order: str | None, types: tuple[str, ...], follow: b
         with_tools(config, work)
     except KeyboardInterrupt:
         return
-
-
-def _filter(order: str | None, types: tuple[str, ...]) -> Callable[[Fields], bool]:
-    def wanted(fields: Fields) -> bool:
-        return (order is None or fields.get("order.id") == order) and (not types or fields.get("type") in types)
-
-    return wanted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,9 +56,7 @@ def export(  # noqa: PLR0917  # one parameter per option
     config: Path | None,
 ) -> None:
     """Write events as JSON lines, shard by shard, the oldest of each first."""
-
-    def wanted(fields: Fields) -> bool:
-        return (order is None or fields.get("order.id") == order) and (not types or fields.get("type") in types)
+    wanted = chosen(order, types)
 
     async def work(settings: Settings, tools: Tools) -> int:
         shards = range(settings.shards) if order is None else [shard_of(order, settings.shards)]
@@ -79,3 +78,12 @@ def export(  # noqa: PLR0917  # one parameter per option
     count = with_tools(config, work)
     where = "" if output is None else f" to {output}"
     print(f"{count} events written{where}", file=sys.stderr)
+
+
+def chosen(order: str | None, types: tuple[str, ...]) -> Callable[[Fields], bool]:
+    """Tells the events of this order and of these types; None and () leave them all."""
+
+    def wanted(fields: Fields) -> bool:
+        return (order is None or fields.get("order.id") == order) and (not types or fields.get("type") in types)
+
+    return wanted

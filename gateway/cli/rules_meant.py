@@ -24,10 +24,10 @@ def rules_meant(file: Path | None, config: Path | None) -> tuple[Path, RuleSet]:
     settings = read_settings(config)
     if settings.rules is None:
         raise GatewayError("the settings name no rules; write `rules: rules/rules.yaml` there, or name a file")
-    rules = read_rules(settings, tested=False)
     try:
-        read_rules(settings)
+        return settings.rules, read_rules(settings)
     except SettingsError:
-        said = "a test of these rules fails, so a running gateway keeps the ones before: see `gateway rules test`"
-        click.echo(f"Warning: {said}", err=True)
+        rules = read_rules(settings, tested=False)
+    said = "a test of these rules fails, so a running gateway keeps the ones before: see `gateway rules test`"
+    click.echo(f"Warning: {said}", err=True)
     return settings.rules, rules

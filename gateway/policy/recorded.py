@@ -122,7 +122,7 @@ _PLACE = (
 
 
 @lru_cache(4096)
-def _place(version: str, country: str, continent: str, region: str, city: str, asn: str, types: str) -> Place:  # noqa: PLR0917  # as _PLACE
+def _place(version: str, country: str, continent: str, region: str, city: str, asn: str, types: str) -> Place:  # noqa: PLR0917  # the fields of _PLACE
     return Place(
         country=None if country in ("", UNKNOWN) else country,
         continent=continent or None,

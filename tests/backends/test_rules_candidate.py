@@ -17,7 +17,7 @@ TODAY = Remarks(date(2026, 11, 21), 30 * 86_400)
 
 
 def suggested(plan: str = "a", blocks: bool = True, **limits: int) -> Suggested:
-    numbers = [Number(plan, name, None, number, 10**12, [1], [None]) for name, number in limits.items()]  # type: ignore[list-item]
+    numbers = [Number(plan, name, None, number, 10**12, [1], [None]) for name, number in limits.items()]
     rules = [Block("network", "tor", 30, 4, 1, []), Block("user_agent", "", 30, 4, 1, [])]
     return Suggested([*numbers, *(rules if blocks else [])], 1, 0, {})
 

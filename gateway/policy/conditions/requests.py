@@ -5,7 +5,6 @@ A claim that the token has not is None, which matches nothing.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -61,10 +60,6 @@ class File(_Matches):
 
     def matches(self, facts: Facts) -> bool:
         return self.fact(facts) in self.patterns
-
-    def in_words(self, fact: str) -> str:
-        # An external address's query may be a signature (see FileEntry.recorded).
-        return _Matches.in_words(self, fact if "://" not in fact else re.split(r"[?#]", fact, maxsplit=1)[0])
 
     @property
     def roots(self) -> frozenset[str] | None:
