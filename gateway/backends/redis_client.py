@@ -37,12 +37,14 @@ _FAULTS = frozenset({"ERR", "WRONGTYPE", "ResponseError"})
 def connect(url: str, *, timeout: float = TIMEOUT) -> Client:
     """A client for redis:// rediss:// unix:// redis+sentinel://host,host/master/db or redis+cluster://host,host.
 
-    `timeout` (s) bounds connecting and each reply. Nothing is connected yet. Raises ValueError for other schemes.
+    `timeout` (s) bounds connecting; a reply on a connection of one's own may take twice as long. Nothing is connected
+    yet. Raises ValueError for other schemes.
     """
     scheme, _, rest = url.partition("://")
     options: dict[str, Any] = {
         "decode_responses": True,
-        "socket_timeout": timeout,
+        # Only for who waits on a connection of his own: a line counts for itself what is late.
+        "socket_timeout": 2 * timeout,
         "socket_connect_timeout": min(timeout, 0.5),
         "retry": Retry(NoBackoff(), 0),
     }

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError
 
-from gateway.backends.redis_line import Command, Line, Reply
+from gateway.backends.redis_line import Command, Line, Reply, patience
 from gateway.errors import LedgerDown
 
 Address = tuple[str, int]
@@ -42,7 +42,7 @@ class Cluster:
     async def send(self, command: Command) -> Reply:
         """The reply of the server that has the command's slot, which may be an error. Raises LedgerDown."""
         try:
-            async with asyncio.timeout(self._timeout):
+            async with patience(self._timeout):
                 reply = await self._follow(_slot(_key(command)), command)
         except (LedgerDown, TimeoutError) as error:
             self._look_again()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from redis.asyncio import Redis
@@ -18,6 +19,8 @@ Reply = Any
 Command = tuple[str | int | float, ...]
 
 FAIL_FAST = 0.25
+LOOKS = 8
+"""Into so many parts a wait is cut; between two of them the loop looks at its sockets."""
 
 
 class Line:
@@ -66,7 +69,7 @@ class Line:
         for command, _ in batch:
             pipeline.execute_command(*command)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with patience(self._timeout):
                 replies = await pipeline.execute(raise_on_error=False)
         except BaseException as error:
             # Whatever it was: who waits for these replies must not wait for ever.
@@ -86,8 +89,32 @@ class Line:
 
     async def _drop_idle_connections(self) -> None:
         # After a restart or failover every pooled connection is stale: one failure must be enough to notice.
-        with contextlib.suppress(RedisError, OSError):
+        with suppress(RedisError, OSError):
             await self.client.connection_pool.disconnect(inuse_connections=False)
+
+
+@asynccontextmanager
+async def patience(seconds: float) -> AsyncIterator[None]:
+    """Raises TimeoutError when the other side had that long. A turn of the event loop that takes longer than a part of
+    it counts as one part: a reply that is here, and could not be read yet, is not late.
+    """
+    loop = asyncio.get_running_loop()
+    part = seconds / LOOKS
+    handle: asyncio.TimerHandle
+    async with asyncio.timeout(None) as timeout:
+
+        def look(left: int) -> None:
+            nonlocal handle
+            if left:
+                handle = loop.call_later(part, look, left - 1)
+            else:
+                timeout.reschedule(loop.time())
+
+        handle = loop.call_later(part, look, LOOKS - 1)
+        try:
+            yield
+        finally:
+            handle.cancel()
 
 
 def kind(error: BaseException) -> str:

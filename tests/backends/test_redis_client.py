@@ -26,6 +26,20 @@ async def test_commands_of_one_turn_share_a_round_trip(redis_db: str) -> None:
     assert after - before <= 4
 
 
+async def test_a_reply_that_a_busy_loop_could_not_read_yet_is_not_late(redis_db: str) -> None:
+    """Else one long turn of the loop would be taken for a dead Redis, and everybody refused."""
+    wire = Wire(connect(redis_db))
+    try:
+        await wire.execute("PING")
+        asked = asyncio.create_task(wire.execute("INCR", "n"))
+        for _ in range(6):
+            await asyncio.sleep(0)
+            time.sleep(0.3)  # noqa: ASYNC251  the loop is to be held up
+        assert await asked == 1
+    finally:
+        await wire.close()
+
+
 async def test_a_script_survives_a_script_flush(redis_db: str) -> None:
     wire = Wire(connect(redis_db))
     try:
