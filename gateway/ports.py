@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from typing import Any, Literal, Protocol
 from gateway.policy.counting import CountingRules
 from gateway.policy.model import (
     Address,
-    ByteRange,
     Charge,
     Claims,
     Deny,
@@ -23,65 +21,10 @@ from gateway.policy.model import (
     Reservation,
     Slot,
     StoredObject,
-    Sums,
 )
 from gateway.policy.standing import Command
 
 Fields = Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class FileBody:
-    """Bytes that lie in an open local file: send `length` bytes from `offset` of `fd`; the holder closes it."""
-
-    fd: int
-    offset: int
-    length: int
-
-    async def aclose(self) -> None:
-        """Close the descriptor. Call it once."""
-        os.close(self.fd)
-
-
-class StreamBody(Protocol):
-    """Bytes that arrive from elsewhere, in order and exactly as many as were asked for."""
-
-    async def read(self) -> bytes:
-        """The next bytes as they arrived, never re-cut, at most 256 KiB; b"" once all have been read.
-
-        Continues by itself (If-Match and Range) when the connection dies in mid-body. Raises OriginDown,
-        OriginTimeout or OriginChanged when it cannot: the caller must then abort the response.
-        """
-
-    async def aclose(self) -> None:
-        """Give the connection back or drop it. May be called at any time, twice too; never raises."""
-
-
-Body = FileBody | StreamBody
-
-
-class ObjectStore(Protocol):
-    """A folder or a bucket. Keys are text, relative, and come from tokens only, never from a request's path."""
-
-    async def stat(self, key: str, *, fresh: bool = False) -> StoredObject:
-        """Size, strong ETag, time and type of the object now; cached for a few seconds unless `fresh`.
-
-        Raises FileMissing, OriginDown, OriginTimeout, and OriginChanged where the store cannot say which version is
-        the current one. A key that would leave the folder is FileMissing.
-        """
-
-    async def open(self, stored: StoredObject, part: ByteRange) -> Body:
-        """The bytes of `part` of exactly this version (If-Match on its ETag); `part` is never empty.
-
-        Returns only when the first byte is sure to be the file's: status, Content-Range, ETag and length were
-        checked. Raises FileMissing, OriginChanged, OriginDown, OriginTimeout.
-        """
-
-    def sums(self, stored: StoredObject) -> Sums:
-        """What is known now of its checksums. Never waits: a folder computes them meanwhile, for who asks later."""
-
-    async def close(self) -> None:
-        """Drop every connection and descriptor the store itself holds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from gateway.settings_sections import (
     BrandSettings,
     CacheSettings,
     CountingSettings,
+    DoorsSettings,
     EventsSettings,
     GeoSettings,
     JournalSettings,
@@ -71,6 +72,7 @@ class Settings(Section):
     geo: GeoSettings | None = None
     trusted_proxies: tuple[ProxyNetwork, ...] = ()
     external_hosts: tuple[Host, ...] = ()
+    doors: DoorsSettings = DoorsSettings()
     counting: CountingSettings = CountingSettings()
     when_redis_is_down: Literal["deny", "allow"] = "deny"
     journal: JournalSettings | None = None

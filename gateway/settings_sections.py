@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import unquote
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from gateway.policy.counting import CountingRules
 from gateway.policy.events import TYPES
+from gateway.policy.fronts import AUTH, MITM, NGINX, Front, Waived
 from gateway.policy.keys import Key, load_key
 from gateway.policy.webhooks import secret_key
 from gateway.settings_values import (
@@ -19,6 +21,7 @@ from gateway.settings_values import (
     DatabaseUrl,
     FilePath,
     HttpUrl,
+    InternalPath,
     Listen,
     MailAddress,
     MailServer,
@@ -187,6 +190,51 @@ class CountingSettings(Section):
         if self.repeat_window > self.resume_window:
             raise ValueError("repeat_window is longer than resume_window; make it shorter")
         return self
+
+
+def _unkept(front: Front) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
+    """Checks what a door's settings waive: only what it cannot keep, so that nobody thinks a limit off that is on."""
+
+    def check(names: tuple[str, ...]) -> tuple[str, ...]:
+        if surplus := sorted(set(names) - set(front.unkept)):
+            may = f"write some of {', '.join(front.unkept)}, or nothing"
+            raise ValueError(f"{surplus[0]} is no limit that the door {front.name} leaves out; {may}")
+        return names
+
+    return check
+
+
+class MitmSettings(Section):
+    """The plugin for mitmproxy."""
+
+    waive: Annotated[tuple[str, ...], AfterValidator(_unkept(MITM))] = ()
+
+
+class NginxSettings(Section):
+    """nginx in front, which moves the bytes itself: `redirect` is its internal location, such as `/_gateway/`."""
+
+    redirect: InternalPath | None = None
+    waive: Annotated[tuple[str, ...], AfterValidator(_unkept(NGINX))] = ()
+
+
+class AuthSettings(Section):
+    """The decision endpoint for other proxies."""
+
+    waive: Annotated[tuple[str, ...], AfterValidator(_unkept(AUTH))] = ()
+
+
+class DoorsSettings(Section):
+    """The other front doors. `waive`: limits that a door cannot keep, and that a link may have there all the same."""
+
+    mitm: MitmSettings = MitmSettings()
+    nginx: NginxSettings = NginxSettings()
+    auth: AuthSettings = AuthSettings()
+
+    @property
+    def waived(self) -> Waived:
+        """By a door's name: what it need not keep."""
+        given = {MITM.name: self.mitm.waive, NGINX.name: self.nginx.waive, AUTH.name: self.auth.waive}
+        return {name: frozenset(names) for name, names in given.items()}
 
 
 class JournalSettings(Section):

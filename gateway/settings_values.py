@@ -22,6 +22,7 @@ PORT_MAX = 65_535
 REDIS_SCHEMES = ("redis", "rediss", "redis+sentinel", "redis+cluster", "unix", "embedded")
 
 _MAPPED = IPv6Network("::ffff:0:0/96")
+_INTERNAL = re.compile(r"/(?:[A-Za-z0-9_-]+/)+")
 _SPELT = re.compile(r"(?:[A-Za-z0-9._~:/?\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2}|#)+")
 """What an address is written with (RFC 3986 §2)."""
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
@@ -83,6 +84,14 @@ def _http_url(value: object) -> str:
     if parts.username is not None or parts.query or parts.fragment or "?" in text or "#" in text:
         raise ValueError(f"has a user name, a ? or a # in it; {example}")
     return text.rstrip("/")
+
+
+def _internal_path(value: object) -> str:
+    """A path that only nginx itself may ask for."""
+    text = _text(value)
+    if not _INTERNAL.fullmatch(text):
+        raise ValueError("is no internal location; write one of letters, digits, - and _, like /_gateway/")
+    return text
 
 
 def _webhook_url(value: object) -> SecretStr:
@@ -243,6 +252,7 @@ SizeOrZero = Annotated[int, BeforeValidator(_size), Field(ge=0)]
 FilePath = Annotated[Path, PlainValidator(_path)]
 Secret = Annotated[SecretStr, Field(min_length=1)]
 Address = Annotated[Listen, PlainValidator(_listen)]
+InternalPath = Annotated[str, PlainValidator(_internal_path)]
 HttpUrl = Annotated[str, PlainValidator(_http_url)]
 WebhookUrl = Annotated[SecretStr, PlainValidator(_webhook_url)]
 RedisUrl = Annotated[SecretStr, PlainValidator(_redis_url)]

@@ -16,7 +16,7 @@ from gateway.http.problem import DEFAULT_LANGUAGE
 from gateway.policy.reasons import Reason
 from gateway.words import CATEGORIES, PluralRule, Words, load_words
 
-FOLDER = files("gateway.web").joinpath("texts")
+FOLDER = files("gateway.front").joinpath("texts")
 WORDS = load_words(FOLDER, DEFAULT_LANGUAGE)
 DEFAULT = WORDS[DEFAULT_LANGUAGE]
 LANGUAGES = pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)

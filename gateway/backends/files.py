@@ -20,7 +20,7 @@ from gateway.backends.file_sums import FileSums
 from gateway.backends.stat_cache import StatCache
 from gateway.errors import FileMissing, OriginChanged, OriginDown, OriginTimeout
 from gateway.policy.model import ByteRange, StoredObject, Sums
-from gateway.ports import FileBody
+from gateway.store_ports import FileBody, Local
 
 T = TypeVar("T")
 
@@ -33,6 +33,19 @@ _NOT_A_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENOD
 _TYPE = "application/octet-stream"
 
 
+def strong_etag(status: os.stat_result) -> str:
+    """Another one for each version: the inode tells apart a file moved into the place of another with its time and size
+    kept (rsync, cp -p).
+    """
+    version = f"{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
+    return f'"{hashlib.sha256(version.encode()).hexdigest()[:32]}"'
+
+
+def nginx_etag(status: os.stat_result) -> str:
+    """What nginx itself says of a file: where it sends the bytes, it must know the ETag that a resume comes with."""
+    return f'"{int(status.st_mtime):x}-{status.st_size:x}"'
+
+
 class FolderStore:
     """ObjectStore over the files below `root`; `timeout` (s) bounds each look at the disk.
 
@@ -40,8 +53,17 @@ class FolderStore:
     thread, in a pool of the store's own: a hung mount must not take the threads that name resolution needs.
     """
 
-    def __init__(self, root: Path, *, timeout: float = 10.0, keep: float = 5.0, threads: int = 8) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        etag: Callable[[os.stat_result], str] = strong_etag,
+        timeout: float = 10.0,
+        keep: float = 5.0,
+        threads: int = 8,
+    ) -> None:
         self._root = root
+        self._etag = etag
         self._timeout = timeout
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="files")
         self._stats = StatCache(self._stat, keep=keep)
@@ -61,6 +83,10 @@ class FolderStore:
             raise
         return FileBody(fd, part.start, part.length)
 
+    async def locate(self, stored: StoredObject) -> Local:
+        """See ObjectStore.locate."""
+        return Local(stored.key)
+
     def sums(self, stored: StoredObject) -> Sums:
         """See ObjectStore.sums."""
         return self._sums.of(stored)
@@ -71,9 +97,14 @@ class FolderStore:
         await self._stats.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def _open(self, key: str) -> tuple[int, StoredObject]:
+        """The open file and what it is. Blocks. Raises FileMissing, OriginDown."""
+        fd, status = _open(self._root, key)
+        return fd, StoredObject(key, status.st_size, self._etag(status), max(0, int(status.st_mtime)), _TYPE)
+
     def _open_same(self, stored: StoredObject, stop: int = 0) -> int:
         """Blocks. Raises FileMissing, OriginChanged, OriginDown."""
-        fd, now = _open(self._root, stored.key)
+        fd, now = self._open(stored.key)
         if now.etag != stored.etag or stop > now.size:
             os.close(fd)
             raise OriginChanged("the file was replaced since the download began")
@@ -81,7 +112,7 @@ class FolderStore:
 
     async def _stat(self, key: str) -> StoredObject:
         def work() -> StoredObject:
-            fd, now = _open(self._root, key)
+            fd, now = self._open(key)
             os.close(fd)
             return now
 
@@ -110,8 +141,8 @@ def _discard_later(job: Future[T], discard: Callable[[T], None]) -> None:
     job.add_done_callback(done)
 
 
-def _open(root: Path, key: str) -> tuple[int, StoredObject]:
-    """The open file and what it is. Blocks. Raises FileMissing, OriginDown."""
+def _open(root: Path, key: str) -> tuple[int, os.stat_result]:
+    """The open file and what is known of it. Blocks. Raises FileMissing, OriginDown."""
     *folders, name = _components(key)
     try:
         folder = os.open(root, _FOLDER)
@@ -131,10 +162,13 @@ def _open(root: Path, key: str) -> tuple[int, StoredObject]:
     finally:
         os.close(folder)
     try:
-        return fd, _stored(key, os.fstat(fd))
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise FileMissing("not a regular file")
     except BaseException:
         os.close(fd)
         raise
+    return fd, status
 
 
 def _components(key: str) -> list[str]:
@@ -147,12 +181,3 @@ def _components(key: str) -> list[str]:
     except UnicodeEncodeError:
         raise FileMissing("the key is not valid Unicode") from None
     return steps
-
-
-def _stored(key: str, status: os.stat_result) -> StoredObject:
-    if not stat.S_ISREG(status.st_mode):
-        raise FileMissing("not a regular file")
-    # The inode tells apart a file moved into the place of another with its time and size kept (rsync, cp -p).
-    version = f"{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
-    etag = hashlib.sha256(version.encode()).hexdigest()[:32]
-    return StoredObject(key, status.st_size, f'"{etag}"', max(0, int(status.st_mtime)), _TYPE)

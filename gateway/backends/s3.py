@@ -10,13 +10,14 @@ from http import HTTPStatus
 
 import aiohttp
 
-from gateway.backends.s3_answers import check_part, stored_object
+from gateway.backends.s3_answers import check_part, refusal, stored_object
 from gateway.backends.s3_client import LIBRARY_ERRORS, SLOW, S3Client, Wire, broken
 from gateway.backends.s3_signing import HEAD_HEADERS, Addressing, Signer, bucket
 from gateway.backends.s3_tries import Tries, begin, current
 from gateway.backends.stat_cache import StatCache
 from gateway.errors import FileMissing, OriginChanged, OriginDown, OriginError, OriginTimeout
 from gateway.policy.model import ByteRange, StoredObject, Sums
+from gateway.store_ports import Headers, Remote
 
 CHUNK_MAX = 256 * 1024
 _LAST_TRY_STEPS = 20
@@ -83,6 +84,17 @@ class S3Store:
             answer.close()
             raise
         return answer
+
+    async def locate(self, stored: StoredObject) -> Remote:
+        """See ObjectStore.locate."""
+        url, _ = await self._client.signer.address("GET", stored.key)
+
+        def check(part: ByteRange, status: int, headers: Headers) -> None:
+            if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+                raise refusal(status, headers)
+            check_part(stored, part, status, headers)
+
+        return Remote(str(url), check)
 
     def sums(self, stored: StoredObject) -> Sums:
         """See ObjectStore.sums: those that were given at the upload, if any."""

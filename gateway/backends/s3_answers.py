@@ -8,12 +8,9 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
-from multidict import CIMultiDictProxy
-
 from gateway.errors import FileMissing, GatewayError, OriginChanged, OriginDown
 from gateway.policy.model import ByteRange, StoredObject, Sums
-
-Headers = CIMultiDictProxy[str]
+from gateway.store_ports import Headers
 
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]+"')  # RFC 9110 §8.8.3; obs-text no store sends
 _LENGTH = re.compile(r"[0-9]{1,19}")

@@ -76,7 +76,7 @@ class S3Client:
     """Sends signed requests; unbounded connections (the caller bounds the downloads), kept alive."""
 
     def __init__(self, signer: Signer, wire: Wire) -> None:
-        self._signer = signer
+        self.signer = signer
         self._wire = wire
         self._kept: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
@@ -92,7 +92,7 @@ class S3Client:
         """
         attempt = 1
         while True:
-            url, known = await self._signer.address(method, key)
+            url, known = await self.signer.address(method, key)
             tries.take()
             answer = await self._once(method, url, headers, fresh=tries.failed)
             if isinstance(answer, aiohttp.ClientResponse):
@@ -100,7 +100,7 @@ class S3Client:
             tries.failed = True
             tries.quiet_until = time.monotonic() + answer.quiet
             if answer.refused:
-                self._signer.forget(method, key)
+                self.signer.forget(method, key)
             # Refused, perhaps only the address is no longer good: the keys were changed, or a clock was set.
             if tries.left <= spare or not (answer.passing or (answer.refused and known)):
                 raise answer.error

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 
-from gateway.backends.files import FolderStore
+from gateway.backends.files import FolderStore, nginx_etag, strong_etag
 from gateway.backends.redis_links import RedisLinks
 from gateway.bootstrap.redis import open_redis
 from gateway.errors import FileMissing, GatewayError, OriginError
-from gateway.ports import ObjectStore
 from gateway.services.checkup import Threads
 from gateway.settings import Settings
+from gateway.store_ports import ObjectStore
 
 SOLD_KEYS = 5
 SOLD_KEYS_SECONDS = 3.0
@@ -22,7 +22,8 @@ def open_store(settings: Settings) -> ObjectStore:
     """The settings' origin; nothing is asked of it yet."""
     origin = settings.origin
     if origin.kind == "file":
-        return FolderStore(origin.folder)
+        by_nginx = settings.doors.nginx.redirect is not None
+        return FolderStore(origin.folder, etag=nginx_etag if by_nginx else strong_etag)
     # botocore alone takes as long to import as the rest, and a folder's gateway and most commands do without it.
     from gateway.backends.s3 import S3Store  # noqa: PLC0415  botocore is slow to import
     from gateway.backends.s3_client import Wire as S3Wire  # noqa: PLC0415  botocore is slow to import

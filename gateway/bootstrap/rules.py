@@ -15,6 +15,7 @@ from gateway.backends.rules_file import RulesFile
 from gateway.bootstrap.files import databases_of
 from gateway.bootstrap.told import Told
 from gateway.errors import SettingsError
+from gateway.policy.decide import Policy
 from gateway.policy.events import rfc3339
 from gateway.policy.rollback import Return, Terms
 from gateway.policy.ruleset import NO_RULES, RuleSet
@@ -142,7 +143,9 @@ async def open_rules(settings: Settings, wire: Wire, events: EventLog, told: Tol
         events,
         terms=Terms(wanted.factor, wanted.within, wanted.least),
         copies=copies,
-        hosts=settings.external_hosts,
+        policy=lambda rules, case: Policy(
+            rules, case.standing, settings.external_hosts, case.holding, settings.doors.waived
+        ),
         show=told.files,
         tell=told.rolled_back,
     )

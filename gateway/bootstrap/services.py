@@ -14,18 +14,20 @@ from gateway.bootstrap.origin import open_store
 from gateway.bootstrap.policy import open_policy
 from gateway.bootstrap.redis import open_journal, open_ledger, open_redis, open_sums
 from gateway.bootstrap.told import Told
-from gateway.ports import EventLog, Ledger, ObjectStore, SumMemory
+from gateway.ports import EventLog, Ledger, SumMemory
 from gateway.services import shelf
 from gateway.services.agreement import Agreement
 from gateway.services.control import Control
 from gateway.services.fulfilment import Assortment
-from gateway.services.gatekeeper import Gatekeeper, Grounds
+from gateway.services.gatekeeper import Gatekeeper
+from gateway.services.grounds import Grounds
 from gateway.services.housekeeping import Housekeeping
 from gateway.services.recovery import Recovery
 from gateway.services.settlement import Settlement
 from gateway.services.unchecked import UncheckedEvents, UncheckedLedger
 from gateway.services.upkeep import Upkeep
 from gateway.settings import Settings
+from gateway.store_ports import ObjectStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             external_hosts=frozenset(settings.external_hosts),
             holding=orders.holdings.of if orders is not None else _no_orders,
             observing=policy.observing,
+            waived=settings.doors.waived,
         )
         gatekeeper = Gatekeeper(
             grounds,

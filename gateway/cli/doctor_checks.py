@@ -46,10 +46,10 @@ from gateway.policy.reach import unreached
 from gateway.policy.rollback import Return
 from gateway.policy.ruleset import NO_RULES, RuleSet
 from gateway.policy.units import human_size
-from gateway.ports import FileBody
 from gateway.services.checkup import Report
 from gateway.services.rollback import known_returns
 from gateway.settings import Settings, unsupported
+from gateway.store_ports import FileBody
 from gateway.web.connections import connections_within
 
 LINKS_READ = 5000

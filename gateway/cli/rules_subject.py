@@ -39,7 +39,7 @@ class Subject:
 
     def policy(self, rules: RuleSet, settings: Settings) -> Policy:
         """What decides it."""
-        return Policy(rules, self.standing, settings.external_hosts, self.holding)
+        return Policy(rules, self.standing, settings.external_hosts, self.holding, settings.doors.waived)
 
 
 async def of_link(

@@ -40,6 +40,12 @@ def client_address(peer: str, headers: Sequence[tuple[str, str]], trusted: Seque
     return address
 
 
+def is_trusted(peer: str, trusted: Iterable[Network]) -> bool:
+    """Whether the peer (an address as text) is one of the trusted proxies; what is no address is not."""
+    address = parse_address(peer)
+    return address is not None and _is_trusted(address, trusted)
+
+
 def parse_address(text: str) -> Address | None:
     """The address that the text is, strictly (no port, brackets, blanks, octal or shortened forms), or None."""
     try:

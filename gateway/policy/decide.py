@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
+from gateway.policy.fronts import Waived, kept
 from gateway.policy.limits import Rate, ValidAfterFirst, charges
 from gateway.policy.model import (
     Allow,
@@ -37,6 +38,7 @@ class Policy:
     standing: Standing
     external_hosts: Collection[str] = ()
     holding: Holding | None = None
+    waived: Waived = field(default_factory=dict)
 
 
 HOST_NOT_LISTED = Deny(Reason.TOKEN_CLAIMS, message="The file's host is not in external_hosts of the settings.")
@@ -94,12 +96,16 @@ def _decide(
     if (refused := refused_by(verdict, plan, account=claims.account, view=request.view)) is not None:
         return refused
     limits = limits_of(claims, plan, policy.standing, verdict.limits)
+    possible = kept(limits, request.front, policy.waived)
+    if possible.unkept:
+        return unkept_by(request.front, possible.unkept, verdict)
     return Allow(
         file,
-        charges(limits, device),
+        charges(possible.limits, device),
         expiry_of(claims, plan, policy.standing),
-        rate=limits.get(Rate.name),
+        rate=possible.limits.get(Rate.name),
         limits=limits,
+        waived=possible.waived,
         rule=verdict.rule,
         would_deny=verdict.would_deny,
         beside=verdict.beside,
@@ -156,6 +162,14 @@ def refused_by(verdict: Verdict, plan: Plan, *, account: bool, view: bool) -> De
     elif view and not plan.view:
         deny = Deny(Reason.VIEW_NOT_ALLOWED)
     return deny and replace(deny, would_deny=verdict.would_deny, beside=verdict.beside)
+
+
+def unkept_by(front: str, names: Sequence[str], verdict: Verdict) -> Deny:
+    """The refusal by a door that cannot keep these limits."""
+    message = f"The door {front} cannot keep {' and '.join(names)}; doors.{front}.waive in the settings gives it up."
+    return Deny(
+        Reason.LIMIT_UNKEPT, rule=verdict.rule, message=message, would_deny=verdict.would_deny, beside=verdict.beside
+    )
 
 
 def _outlives(claims: Claims, plan: Plan, now: float) -> bool:

@@ -88,6 +88,7 @@ FIELDS = (
     "token.extended_to",
     "plan",
     "limits",
+    "limits.waived",
     "tier",
     "file.key",
     "file.id",

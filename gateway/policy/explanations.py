@@ -86,6 +86,12 @@ REFUSED: Mapping[Reason, Explanation] = MappingProxyType(
             "it was used on as many devices as it allows{limit}; a link that is passed on looks like this",
             "if they are all the buyer's: " + _NEW_LINK,
         ),
+        Reason.LIMIT_UNKEPT: Explanation(
+            "gateway",
+            "the link has a limit that the door it was used at cannot keep",
+            "give the buyer the address of a door that can (`gateway doors` shows which), or waive that limit at this "
+            "door in the settings (doors, waive)",
+        ),
         Reason.VIEW_NOT_ALLOWED: Explanation(
             "rule",
             "it was asked for to be shown in the browser, which its plan does not allow",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from gateway.policy.reasons import Reason
@@ -135,6 +135,18 @@ class DownloadRequest:
     campaign: str = ""
     front: str = "http"
 
+    def unconditional(self) -> DownloadRequest:
+        """The same without preconditions and ranges (RFC 9110 §13, §14)."""
+        return replace(
+            self,
+            range=None,
+            if_range=None,
+            if_match=None,
+            if_none_match=None,
+            if_modified_since=None,
+            if_unmodified_since=None,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -217,7 +229,8 @@ class Allow:
     """Yes to this file, if the ledger can apply every charge.
 
     `expires_at` (Unix s) is refused by the ledger, on its clock. `rate`: bytes/s for all the token's transfers
-    together. `would_deny`: rules that only observe and would have refused. `limits`: those that the charges are of.
+    together. `would_deny`: rules that only observe and would have refused. `limits`: those that are in force; of them
+    `waived` are not kept, because the door cannot and the settings say that it need not.
     `beside`: limits and observing rules that matched (see Verdict).
     """
 
@@ -227,6 +240,7 @@ class Allow:
     plan: str | None = None
     rate: int | None = None
     limits: Limits = field(default_factory=Limits)
+    waived: tuple[str, ...] = ()
     rule: str | None = None
     would_deny: tuple[str, ...] = ()
     beside: tuple[tuple[str, str], ...] = ()

@@ -19,6 +19,7 @@ class Reason(Enum):
     RULE_DENIED = ("rule.denied", 403)
     LIMIT_NETWORKS = ("limit.networks", 403)
     LIMIT_DEVICES = ("limit.devices", 403)
+    LIMIT_UNKEPT = ("limit.unkept", 403)
     VIEW_NOT_ALLOWED = ("view.not_allowed", 403)
     FILE_UNKNOWN = ("file.unknown", 404)
     FILE_MISSING = ("file.missing", 404)

@@ -56,7 +56,8 @@ def describe(
     if decision is not None:
         fields |= {"rule": decision.rule, "would_deny": ",".join(decision.would_deny)}
         fields["plan"] = decision.plan or fields.get("plan")
-        fields["limits"] = str(decision.limits) if isinstance(decision, Allow) else None
+        if isinstance(decision, Allow):
+            fields |= {"limits": str(decision.limits), "limits.waived": ",".join(decision.waived)}
     return {name: value for name, value in fields.items() if value}
 
 

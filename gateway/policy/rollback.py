@@ -28,6 +28,7 @@ _CAUSED = frozenset(
         Reason.RULE_DENIED,
         Reason.ACCOUNT_REQUIRED,
         Reason.VIEW_NOT_ALLOWED,
+        Reason.LIMIT_UNKEPT,
         Reason.TOKEN_CLAIMS,
         Reason.TOKEN_EXPIRED,
         *_LIMITED,

@@ -21,10 +21,11 @@ from gateway.errors import (
 )
 from gateway.policy.model import ByteRange, Reservation
 from gateway.policy.reasons import Reason
-from gateway.ports import Body, Ledger, ObjectStore
+from gateway.ports import Ledger
 from gateway.services.broken import reason_of
 from gateway.services.gatekeeper import Admitted
 from gateway.services.settlement import GONE, Running, Settlement
+from gateway.store_ports import Body, ObjectStore
 from gateway.transfer.channel import Channel
 from gateway.transfer.choose import mover_for
 

@@ -10,15 +10,15 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.errors import GatewayError, LedgerDown, OrdersDown
 from gateway.policy.counting import CountingRules
-from gateway.policy.decide import Policy, decide, lost_by, plan_of, requested_file
+from gateway.policy.decide import decide, lost_by, plan_of, requested_file
 from gateway.policy.device import identify
 from gateway.policy.events import new_event
-from gateway.policy.keys import KeySet
+from gateway.policy.fronts import FRONTS
 from gateway.policy.model import (
     Allow,
     Claims,
@@ -31,20 +31,18 @@ from gateway.policy.model import (
     Reservation,
     StoredObject,
 )
-from gateway.policy.orders import Holding
 from gateway.policy.reasons import Reason
-from gateway.policy.ruleset import RuleSet
 from gateway.policy.shards import shard_of
 from gateway.policy.tokens import parse, timely
-from gateway.ports import EventLog, GeoLookup, Ledger, ObjectStore, ReserveAsk
+from gateway.ports import EventLog, Ledger, ReserveAsk
 from gateway.services.broken import reason_of
 from gateway.services.case import Case
-from gateway.services.control import Control
 from gateway.services.flood import FloodLimit
+from gateway.services.grounds import Grounds
 from gateway.services.identifiers import new_id, now_ms
-from gateway.services.observing import Observing
 from gateway.services.reserving import Reserving
 from gateway.services.responding import ResponsePlan, plan_redirect, plan_response
+from gateway.store_ports import ObjectStore
 
 log = logging.getLogger(__name__)
 
@@ -98,23 +96,6 @@ class Opened:
     may_view: bool
     claims: Claims
     shard: int
-
-
-@dataclass(frozen=True, slots=True)
-class Grounds:
-    """What decisions rest on. `rules` and `geo` give what is loaded now."""
-
-    keys: KeySet
-    issuer: str
-    rules: Callable[[], RuleSet]
-    geo: Callable[[], GeoLookup | None]
-    control: Control
-    ready: Callable[[], bool]
-    """Whether everything that was ordered of links is known; where not, nobody may be let in."""
-    external_hosts: frozenset[str]
-    holding: Callable[[str | None], Awaitable[Holding | None]]
-    """What the order of this id gives its buyer; None where there is nothing to ask. Raises OrdersDown."""
-    observing: Observing
 
 
 class Gatekeeper:
@@ -288,7 +269,7 @@ class Gatekeeper:
             case.request,
             device=case.device,
             place=case.place or Place(),
-            policy=Policy(case.rules, case.standing, self._grounds.external_hosts, case.holding),
+            policy=self._grounds.policy(case),
             now=case.at_ms / 1000,
         )
 
@@ -304,7 +285,14 @@ class Gatekeeper:
             plan = plan_redirect(request.method, file.url or "")
         else:
             stored = await self._store.stat(file.key, fresh=fresh)
-            plan = plan_response(request, stored, file.shown_name, now=int(time.time()), boundary=secrets.token_hex(16))
+            plan = plan_response(
+                request,
+                stored,
+                file.shown_name,
+                now=int(time.time()),
+                boundary=secrets.token_hex(16),
+                handed=FRONTS[request.front].hands_over,
+            )
         if not limits:
             return Admitted(request, claims, file, stored, plan, None, allow.rate)
         ask = self._ask(case, claims, allow=allow, stored=stored, plan=plan)
@@ -351,7 +339,7 @@ class Gatekeeper:
         return not await self._ledger.has_transfers(shard, claims.token_key, allow.file.identity)
 
     def _ask(self, case: Case, claims: Claims, *, allow: Allow, stored: StoredObject, plan: ResponsePlan) -> ReserveAsk:
-        told = case.described(allow, None if plan.elsewhere else stored, plan.length)
+        told = case.described(allow, None if allow.file.key is None else stored, plan.length)
         event = new_event("download.allowed", new_id(), case.at_ms, told)
         del event["type"]
         return ReserveAsk(
@@ -359,10 +347,10 @@ class Gatekeeper:
             shard=shard_of(claims.shard_key, self._shards),
             token_key=claims.token_key,
             file_identity=allow.file.identity,
-            size=stored.size,
-            etag=stored.etag,
-            start=plan.start,
-            asked=plan.length,
+            size=0 if plan.elsewhere else stored.size,
+            etag="" if plan.elsewhere else stored.etag,
+            start=0 if plan.elsewhere else plan.start,
+            asked=0 if plan.elsewhere else plan.length,
             full=plan.full,
             elsewhere=plan.elsewhere,
             device=case.device,

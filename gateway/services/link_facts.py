@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from gateway.errors import GatewayError
 from gateway.policy.model import Allow, StoredObject
-from gateway.ports import Ledger, ObjectStore
+from gateway.ports import Ledger
 from gateway.services.faults import describe
 from gateway.services.gatekeeper import Opened
+from gateway.store_ports import ObjectStore
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from gateway.http import media
@@ -32,7 +32,7 @@ _REDIRECT = {**_SAFE, "Cache-Control": "private, no-store"}
 class ResponsePlan:
     """One answer. `length` is its Content-Length; `segments` are sent in order; `start` is −1 for a multipart body.
 
-    `elsewhere`: the file's bytes come from another server, to which the client is sent.
+    `elsewhere`: another server sends the file's bytes, one to which the client is sent, or the proxy in front of us.
     """
 
     status: int
@@ -49,9 +49,17 @@ class ResponsePlan:
 
 
 def plan_response(
-    request: DownloadRequest, stored: StoredObject, name: str, *, now: int, boundary: str
+    request: DownloadRequest, stored: StoredObject, name: str, *, now: int, boundary: str, handed: bool = False
 ) -> ResponsePlan:
-    """Preconditions, then ranges (RFC 9110 §13.2.2, §14.2). `now` in Unix s; `boundary` is random text."""
+    """Preconditions, then ranges (RFC 9110 §13.2.2, §14.2). `now` in Unix s; `boundary` is random text.
+
+    `handed`: another program sends the body. Of several ranges it then sends the whole, which is always right (§14.2).
+    """
+    plan = _plan(request, stored, name, now=now, boundary="" if handed else boundary)
+    return replace(plan, elsewhere=True) if handed and plan.sends_body else plan
+
+
+def _plan(request: DownloadRequest, stored: StoredObject, name: str, *, now: int, boundary: str) -> ResponsePlan:
     evaluation = evaluate(
         request.method,
         stored.etag,
@@ -85,6 +93,8 @@ def plan_response(
         case Parts(ranges=(span,)):
             headers["Content-Range"] = span.content_range(stored.size)
             return _single(request, 206, headers, ByteRange(span.start, span.stop), stored.size)
+        case Parts() if not boundary:
+            return _single(request, 200, headers, ByteRange(0, stored.size), stored.size)
         case Parts(ranges=spans):
             frame = multipart(spans, stored.size, content_type, boundary)
             headers["Content-Type"] = frame.content_type

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Protocol
 
 from gateway.errors import LedgerDown, LedgerFault
@@ -94,8 +94,8 @@ class Returns:
 
 
 class Rollback:
-    """One per worker. `hosts` are the settings' external_hosts; `show` as in Reloading; `tell` hears whether the rules
-    in the file, or those in force, were rolled back.
+    """One per worker. `policy` gives what decides a request by other rules; `show` as in Reloading; `tell` hears
+    whether the rules in the file, or those in force, were rolled back.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Rollback:
         *,
         terms: Terms,
         copies: Copies,
-        hosts: Collection[str],
+        policy: Callable[[RuleSet, Case], Policy],
         show: Callable[[str, str, str], None],
         tell: Callable[[bool], None],
     ) -> None:
@@ -116,7 +116,7 @@ class Rollback:
         self._returns = returns
         self._terms = terms
         self._copies = copies
-        self._hosts = hosts
+        self._policy = policy
         self._show = show
         self._tell = tell
         self._version = ""
@@ -179,7 +179,7 @@ class Rollback:
                 case.request,
                 device=case.device,
                 place=case.place or Place(),
-                policy=Policy(rules, case.standing, self._hosts, case.holding),
+                policy=self._policy(rules, case),
                 now=case.at_ms / 1000,
             )
             if isinstance(decision, Allow):

@@ -15,8 +15,8 @@ from typing import Literal
 from gateway.errors import FileMissing, GatewayError
 from gateway.policy.model import FileEntry, StoredObject
 from gateway.policy.orders import Order, SoldFile
-from gateway.ports import ObjectStore
 from gateway.services.faults import describe
+from gateway.store_ports import ObjectStore
 
 log = logging.getLogger(__name__)
 

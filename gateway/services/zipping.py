@@ -18,12 +18,13 @@ from gateway.http.ranges import Parts, Span, Unsatisfiable, parse
 from gateway.http.zip import Archive, Member, Piece, unique_names
 from gateway.policy.model import Claims, Deny, DownloadRequest, StoredObject
 from gateway.policy.reasons import Reason
-from gateway.ports import Ledger, ObjectStore, Summed, SumMemory
+from gateway.ports import Ledger, Summed, SumMemory
 from gateway.services.delivery import PATIENCE, Cut, Delivery
 from gateway.services.gatekeeper import Admitted, Gatekeeper, Refused
 from gateway.services.identifiers import new_id
 from gateway.services.responding import ALWAYS
 from gateway.services.settlement import SILENCE, Settlement
+from gateway.store_ports import ObjectStore
 from gateway.transfer.channel import Channel
 from gateway.transfer.part_channel import PartChannel, SharedChannel
 
@@ -299,17 +300,7 @@ def _partial(plan: ZipPlan, span: Span) -> ZipPlan | None:
 
 def _bare(asked: DownloadRequest, *, method: str) -> DownloadRequest:
     """The request without what it says of the ZIP as a whole."""
-    return replace(
-        asked,
-        method=method,
-        range=None,
-        if_range=None,
-        if_match=None,
-        if_none_match=None,
-        if_modified_since=None,
-        if_unmodified_since=None,
-        view=False,
-    )
+    return replace(asked.unconditional(), method=method, view=False)
 
 
 def _etag(members: Sequence[Member], objects: Sequence[StoredObject]) -> str:

@@ -13,7 +13,7 @@ from typing import Protocol
 from aiohttp import web
 
 from gateway.errors import ClientGone
-from gateway.ports import Body, FileBody
+from gateway.store_ports import Body, FileBody
 from gateway.transfer.channel import Channel
 from gateway.transfer.copy import CopyMover, FileStream
 from gateway.transfer.sendfile import SendfileMover

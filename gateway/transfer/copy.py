@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from gateway.errors import OriginChanged, OriginDown
-from gateway.ports import FileBody, StreamBody
+from gateway.store_ports import FileBody, StreamBody
 from gateway.transfer.channel import Channel
 
 READ = 64 * 1024

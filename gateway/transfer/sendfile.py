@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.errors import OriginDown
-from gateway.ports import FileBody
+from gateway.store_ports import FileBody
 from gateway.transfer.socket_channel import SocketChannel
 
 

@@ -6,22 +6,21 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from urllib.parse import urlsplit
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.typedefs import Handler
 
-from gateway.bootstrap.mail import read_brand
 from gateway.bootstrap.services import open_services
 from gateway.bootstrap.told import Told
 from gateway.bootstrap.work import open_background
 from gateway.errors import FileMissing, OriginError
+from gateway.front.answers import door_settings
 from gateway.policy.events import rfc3339
-from gateway.ports import ObjectStore
 from gateway.services.settlement import Running
 from gateway.services.upkeep import Upkeep
 from gateway.settings import Settings
-from gateway.web.door import Door, DoorSettings
+from gateway.store_ports import ObjectStore
+from gateway.web.door import Door
 from gateway.web.last_good import Inherited
 from gateway.web.metrics import (
     BYTES_DELIVERED,
@@ -61,19 +60,7 @@ async def build_app(settings: Settings, status: WorkerStatus) -> web.Application
             keeper.release()
             app[MEMORY] = memory_of_worker(settings, resident())
             MEMORY_CAP.set(app[MEMORY].cap)
-            base = urlsplit(settings.base_url)
-            door = Door(
-                DoorSettings(
-                    trusted_proxies=settings.trusted_proxies,
-                    prefix=base.path.rstrip("/"),
-                    secure_cookie=base.scheme == "https",
-                    repeat_window=settings.counting.repeat_window,
-                    brand=read_brand(settings),
-                ),
-                opened,
-                status=status,
-                memory=app[MEMORY],
-            )
+            door = Door(door_settings(settings), opened, status=status, memory=app[MEMORY])
             app[DOOR] = door
             watch = asyncio.create_task(_watch(opened.upkeep, status))
             probe = asyncio.create_task(_probe(opened.store, status))

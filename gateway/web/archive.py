@@ -9,6 +9,8 @@ from dataclasses import replace
 from aiohttp import web
 
 from gateway.errors import FileMissing, OriginChanged, OriginError
+from gateway.front.head import Head
+from gateway.front.plain import NOT_MODIFIED, Answer
 from gateway.policy.model import Deny, DownloadRequest
 from gateway.policy.reasons import Reason
 from gateway.services.broken import reason_of
@@ -19,8 +21,6 @@ from gateway.web.sending import Sending
 
 log = logging.getLogger(__name__)
 
-NOT_MODIFIED = 304
-
 
 class ArchiveAnswer:
     """Answers for ZIPs. `refuse` makes a refusal's answer; `device` gives the header that names the device."""
@@ -30,7 +30,7 @@ class ArchiveAnswer:
         zipping: Zipping,
         sending: Sending,
         *,
-        refuse: Callable[[web.Request, str, Deny], web.Response],
+        refuse: Callable[[Head, str, Deny], Answer],
         device: Callable[[DownloadRequest], dict[str, str]],
     ) -> None:
         self._zipping = zipping
@@ -39,23 +39,23 @@ class ArchiveAnswer:
         self._device = device
 
     async def answer(
-        self, request: web.Request, asked: DownloadRequest, planned: Callable[[], None]
-    ) -> web.StreamResponse:
+        self, request: web.Request, head: Head, asked: DownloadRequest, planned: Callable[[], None]
+    ) -> web.StreamResponse | Answer:
         """The ZIP, or why not; `planned` is called once it is decided which."""
-        answered = await self._answer(request, asked, planned)
+        answered = await self._answer(request, head, asked, planned)
         if answered is None:
             # A file was replaced after it was looked up: once more, under a request id that nothing was charged to.
             asked = replace(asked, request_id=new_id())
-            answered = await self._answer(request, asked, planned)
-        return self._refuse(request, asked.request_id, Deny(Reason.ORIGIN_CHANGED)) if answered is None else answered
+            answered = await self._answer(request, head, asked, planned)
+        return self._refuse(head, asked.request_id, Deny(Reason.ORIGIN_CHANGED)) if answered is None else answered
 
     async def _answer(
-        self, request: web.Request, asked: DownloadRequest, planned: Callable[[], None]
-    ) -> web.StreamResponse | None:
+        self, request: web.Request, head: Head, asked: DownloadRequest, planned: Callable[[], None]
+    ) -> web.StreamResponse | Answer | None:
         plan = await self._zipping.plan(asked)
         planned()
         if isinstance(plan, Refused):
-            return self._refuse(request, plan.request_id, plan.deny)
+            return self._refuse(head, plan.request_id, plan.deny)
         response = web.StreamResponse(status=plan.status, headers=self._headers(plan))
         if plan.status != NOT_MODIFIED:
             response.content_length = plan.length
@@ -71,10 +71,10 @@ class ArchiveAnswer:
                 return None
             if isinstance(error, OriginError | FileMissing):
                 log.warning("request %s was refused: %s", asked.request_id, error)
-                return self._refuse(request, asked.request_id, Deny(reason_of(error)))
+                return self._refuse(head, asked.request_id, Deny(reason_of(error)))
             raise
         if refused is not None:
-            return self._refuse(request, refused.request_id, refused.deny)
+            return self._refuse(head, refused.request_id, refused.deny)
         await self._sending.send(request, response, delivery, asked.request_id)
         return response
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
 
 from aiohttp import web
 
 from gateway.bootstrap.services import Services
 from gateway.errors import FileMissing, OriginChanged, OriginError
-from gateway.http.problem import pick_language, wants_html
-from gateway.mail.letter import Brand
-from gateway.policy.model import Deny, DownloadRequest, Network
+from gateway.front.addresses import Address, AuthAddress, FileAddress, HookAddress, LinkAddress, ZipAddress, parse_path
+from gateway.front.answers import Answers, DoorSettings
+from gateway.front.auth import Auth
+from gateway.front.handing import Handing
+from gateway.front.head import Head
+from gateway.front.intake import read_request
+from gateway.front.plain import Answer
+from gateway.http.forwarded import is_trusted
+from gateway.policy.fronts import HTTP, NGINX
+from gateway.policy.model import Deny, DownloadRequest
 from gateway.policy.reasons import Reason
 from gateway.services.broken import reason_of
 from gateway.services.delivery import Delivery
@@ -23,44 +27,19 @@ from gateway.services.gatekeeper import Admitted, Refused
 from gateway.services.identifiers import new_id
 from gateway.services.settlement import Running
 from gateway.services.zipping import Zipping
-from gateway.web.addresses import Address, FileAddress, HookAddress, LinkAddress, ZipAddress, parse_path
 from gateway.web.archive import ArchiveAnswer
 from gateway.web.hooks import Hooks
-from gateway.web.intake import DEVICE_COOKIE, DEVICE_COOKIE_AGE, read_request
-from gateway.web.link_page import LinkPage
 from gateway.web.metrics import REFUSALS, REQUESTS, STAGE_SECONDS
 from gateway.web.overload import Memory, Turns
-from gateway.web.pages import Pages
-from gateway.web.sending import Sending
+from gateway.web.sending import Sending, respond
 from gateway.web.status import WorkerStatus
 
 log = logging.getLogger(__name__)
 
-NOT_MODIFIED = 304
 REFUSED_FROM = 400
 WAIT_SECONDS = STAGE_SECONDS.labels("wait")
 ADMIT_SECONDS = STAGE_SECONDS.labels("admit")
 OPEN_SECONDS = STAGE_SECONDS.labels("open")
-SAFE = {
-    "Cache-Control": "private, no-store",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Robots-Tag": "noindex, nofollow",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class DoorSettings:
-    """What the door itself needs to know. `prefix` stands in front of our paths in the public address.
-
-    `repeat_window` in seconds: so long a file that was just had may be had again for nothing.
-    """
-
-    trusted_proxies: Sequence[Network]
-    prefix: str
-    secure_cookie: bool
-    repeat_window: int
-    brand: Brand
 
 
 class Door:
@@ -78,99 +57,122 @@ class Door:
         intake = services.orders.intake if services.orders is not None else None
         self._hooks = Hooks(intake, lambda: memory.has_room() and not status.draining)
         self._turns = Turns()
-        self._pages = Pages(brand=settings.brand)
-        shop = settings.brand.name
-        self._link_pages = LinkPage(
-            self._pages,
-            prefix=settings.prefix,
-            shop=shop,
-            repeat_window=settings.repeat_window,
+        self._answers = Answers(settings, store=store, ledger=ledger)
+        self._handing = Handing(store, settings.redirect)
+        self._auth = Auth(settings, self._gatekeeper, self._answers, settlement=self._settlement, handing=self._handing)
+        zipping = Zipping(
+            self._gatekeeper,
+            settings.brand.name,
             store=store,
             ledger=ledger,
+            settlement=self._settlement,
+            sums=services.sums,
         )
-        zipping = Zipping(
-            self._gatekeeper, shop, store=store, ledger=ledger, settlement=self._settlement, sums=services.sums
-        )
-        self._archives = ArchiveAnswer(zipping, self._sending, refuse=self._refusal, device=self._device_cookie)
+        self._archives = ArchiveAnswer(zipping, self._sending, refuse=self._refusal, device=self._answers.device_cookie)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """One request, whatever it is. Raises only CancelledError."""
         request_id = new_id()
-        address = parse_path(request.rel_url.raw_path)
+        head = _head(request)
         try:
-            response = await self._answer(request, address, request_id)
+            answered = await self._answer(request, head, parse_path(head.path), request_id)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001  whatever it is, the client gets an answer and the log no secret
             log.error("request %s failed: %s", request_id, describe(error))
-            response = self._explained(request, request_id, "internal", 500)
+            answered = self._answers.explained(head, request_id, "internal", 500)
+        response = respond(answered) if isinstance(answered, Answer) else answered
         outcome = "served" if response.status < REFUSED_FROM else "refused"
         REQUESTS.labels(outcome, str(response.status)).inc()
         return response
 
-    async def _answer(self, request: web.Request, address: Address | None, request_id: str) -> web.StreamResponse:
+    async def _answer(
+        self, request: web.Request, head: Head, address: Address | None, request_id: str
+    ) -> web.StreamResponse | Answer:
         if address is None:
-            return self._refusal(request, request_id, Deny(Reason.LINK_UNKNOWN))
+            return self._refusal(head, request_id, Deny(Reason.LINK_UNKNOWN))
         if isinstance(address, HookAddress):
             return await self._hooks.answer(request, address.shop, request_id)
-        if request.method not in ("GET", "HEAD"):
-            return self._explained(request, request_id, "method.not_allowed", 405, more={"Allow": "GET, HEAD"})
-        number = address.number if isinstance(address, FileAddress) else 1
+        if isinstance(address, AuthAddress):
+            return await self._ask(head, request_id)
+        if head.method not in ("GET", "HEAD"):
+            return self._answers.explained(head, request_id, "method.not_allowed", 405, more={"Allow": "GET, HEAD"})
         asked = read_request(
-            request,
+            head,
             token=address.token,
-            number=number,
+            number=address.number if isinstance(address, FileAddress) else 1,
             request_id=request_id,
             trusted=self._settings.trusted_proxies,
+            front=self._front_of(head, address),
         )
         if asked is None:
-            return self._explained(request, request_id, "request.address", 400)
+            return self._answers.explained(head, request_id, "request.address", 400)
         try:
-            with WAIT_SECONDS.time():
-                begun = await self._turns.take(request_id)
-            if not begun:
-                return await self._turn_away(request, asked, Reason.OVERLOAD)
-            if self._status.draining:
-                return await self._turn_away(request, asked, Reason.DRAINING)
+            if (late := await self._turn(request_id)) is not None:
+                return await self._turn_away(head, asked, late)
             if isinstance(address, LinkAddress):
-                return await self._link_page(request, asked)
+                return await self._link_page(head, asked)
             answer = self._archive if isinstance(address, ZipAddress) else self._download
-            if request.method == "HEAD":
-                return await answer(request, asked)
+            if head.method == "HEAD":
+                return await answer(request, head, asked)
             if not self._memory.has_room():
-                return await self._turn_away(request, asked, Reason.OVERLOAD)
+                return await self._turn_away(head, asked, Reason.OVERLOAD)
             with self._memory.body(request_id):
-                return await answer(request, asked)
+                return await answer(request, head, asked)
         finally:
             self._turns.end(request_id)
 
-    async def _turn_away(self, request: web.Request, asked: DownloadRequest, reason: Reason) -> web.Response:
+    def _front_of(self, head: Head, address: FileAddress | LinkAddress | ZipAddress) -> str:
+        """Who sends the bytes: nginx only those of single files, and only where it is nginx that asks."""
+        if self._settings.redirect is None or isinstance(address, ZipAddress):
+            return HTTP.name
+        return NGINX.name if is_trusted(head.peer, self._settings.trusted_proxies) else HTTP.name
+
+    async def _turn(self, request_id: str) -> Reason | None:
+        """Wait until this request may be decided. Why it may not, or None."""
+        with WAIT_SECONDS.time():
+            begun = await self._turns.take(request_id)
+        if not begun:
+            return Reason.OVERLOAD
+        return Reason.DRAINING if self._status.draining else None
+
+    async def _ask(self, head: Head, request_id: str) -> Answer:
+        try:
+            if (late := await self._turn(request_id)) is not None:
+                return self._auth.refusal(head, request_id, Deny(late))
+            with ADMIT_SECONDS.time():
+                return await self._auth.answer(head, request_id)
+        finally:
+            self._turns.end(request_id)
+
+    async def _turn_away(self, head: Head, asked: DownloadRequest, reason: Reason) -> Answer:
         refused = await self._gatekeeper.refuse(reason, asked)
-        return self._refusal(request, asked.request_id, refused.deny)
+        return self._refusal(head, asked.request_id, refused.deny)
 
-    async def _archive(self, request: web.Request, asked: DownloadRequest) -> web.StreamResponse:
-        return await self._archives.answer(request, asked, lambda: self._turns.end(asked.request_id))
+    async def _archive(self, request: web.Request, head: Head, asked: DownloadRequest) -> web.StreamResponse | Answer:
+        return await self._archives.answer(request, head, asked, lambda: self._turns.end(asked.request_id))
 
-    async def _download(self, request: web.Request, asked: DownloadRequest) -> web.StreamResponse:
+    async def _download(self, request: web.Request, head: Head, asked: DownloadRequest) -> web.StreamResponse | Answer:
         with ADMIT_SECONDS.time():
             admitted = await self._gatekeeper.admit(asked)
         self._turns.end(asked.request_id)
-        answered = await self._deliver(request, admitted)
+        answered = await self._deliver(request, head, admitted)
         if answered is not None:
             return answered
         admitted = await self._gatekeeper.admit_again(asked)
-        answered = await self._deliver(request, admitted)
-        return answered or self._refusal(request, admitted.request_id, Deny(Reason.ORIGIN_CHANGED))
+        answered = await self._deliver(request, head, admitted)
+        return answered or self._refusal(head, admitted.request_id, Deny(Reason.ORIGIN_CHANGED))
 
-    async def _deliver(self, request: web.Request, admitted: Admitted | Refused) -> web.StreamResponse | None:
+    async def _deliver(
+        self, request: web.Request, head: Head, admitted: Admitted | Refused
+    ) -> web.StreamResponse | Answer | None:
         """The answer; None where the object turned out to have changed before anything of the answer was sent."""
         if isinstance(admitted, Refused):
-            return self._refusal(request, admitted.request_id, admitted.deny)
+            return self._refusal(head, admitted.request_id, admitted.deny)
         if admitted.reservation is None:
-            return self._head(admitted)
+            return self._answers.bodiless(admitted)
         if admitted.plan.elsewhere:
-            self._settlement.finish(Running(admitted.reservation), "complete")
-            return self._head(admitted)
+            return await self._hand_over(head, admitted, Running(admitted.reservation))
         delivery = Delivery(
             admitted, admitted.reservation, store=self._store, ledger=self._ledger, settlement=self._settlement
         )
@@ -185,91 +187,49 @@ class Door:
                 return None
             if isinstance(error, OriginError | FileMissing):
                 log.warning("request %s was refused: %s", admitted.request_id, error)
-                return self._refusal(request, admitted.request_id, Deny(reason_of(error)))
+                return self._refusal(head, admitted.request_id, Deny(reason_of(error)))
             raise
         self._status.origin_ok = True
         return await self._send(request, admitted, delivery)
 
+    async def _hand_over(self, head: Head, admitted: Admitted, running: Running) -> Answer:
+        """Another server sends the body: the one that a 302 names, or nginx, which is told where it is."""
+        try:
+            more = {} if admitted.file.key is None else await self._handing.to_nginx(admitted)
+        except OriginError as error:
+            self._settlement.finish(running, "origin_failed", reason_of(error).text)
+            log.warning("request %s was refused: %s", admitted.request_id, error)
+            return self._refusal(head, admitted.request_id, Deny(reason_of(error)))
+        except BaseException:
+            self._settlement.finish(running, "client_left")
+            raise
+        self._settlement.finish(running, "complete")
+        return Answer(admitted.plan.status, self._answers.headers(admitted) | more, length=0)
+
     async def _send(self, request: web.Request, admitted: Admitted, delivery: Delivery) -> web.StreamResponse:
-        response = web.StreamResponse(status=admitted.plan.status, headers=self._headers(admitted))
+        response = web.StreamResponse(status=admitted.plan.status, headers=self._answers.headers(admitted))
         response.content_length = admitted.plan.length
         await self._sending.send(request, response, delivery, admitted.request_id)
         return response
 
-    def _head(self, admitted: Admitted) -> web.StreamResponse:
-        """An answer without a body: HEAD, 302, 304, 412, 416, or a file of no bytes."""
-        response = web.StreamResponse(status=admitted.plan.status, headers=self._headers(admitted))
-        if admitted.plan.status != NOT_MODIFIED:
-            response.content_length = admitted.plan.length
-        return response
-
-    def _headers(self, admitted: Admitted) -> dict[str, str]:
-        headers = {**admitted.plan.headers, "X-Request-Id": admitted.request_id}
-        return headers | self._device_cookie(admitted.request)
-
-    def _device_cookie(self, asked: DownloadRequest) -> dict[str, str]:
-        if asked.offered_cookie is None:
-            return {}
-        secure = "; Secure" if self._settings.secure_cookie else ""
-        value = (
-            f"{DEVICE_COOKIE}={asked.offered_cookie}; Path={self._settings.prefix or '/'}; Max-Age={DEVICE_COOKIE_AGE}"
-            f"; HttpOnly; SameSite=Lax{secure}"
-        )
-        return {"Set-Cookie": value}
-
-    async def _link_page(self, request: web.Request, asked: DownloadRequest) -> web.StreamResponse:
+    async def _link_page(self, head: Head, asked: DownloadRequest) -> Answer:
         opened = await self._gatekeeper.open_link(asked)
         if isinstance(opened, Refused):
-            return self._refusal(request, asked.request_id, opened.deny)
-        language = self._language(request)
-        headers = {**SAFE, "X-Request-Id": asked.request_id, "Vary": "Accept, Accept-Language"}
-        headers |= self._device_cookie(asked)
-        answered = await self._link_pages.answer(request, asked, opened, language, headers)
+            return self._refusal(head, asked.request_id, opened.deny)
+        answered = await self._answers.link_page(head, asked, opened)
         if answered is not None:
             return answered
         refused = await self._gatekeeper.refuse(Reason.LIMIT_DOWNLOADS, asked)
-        return self._refusal(request, refused.request_id, refused.deny)
+        return self._refusal(head, refused.request_id, refused.deny)
 
-    def _refusal(self, request: web.Request, request_id: str, deny: Deny) -> web.Response:
+    def _refusal(self, head: Head, request_id: str, deny: Deny) -> Answer:
         REFUSALS.labels(deny.reason.text).inc()
         if deny.reason in (Reason.ORIGIN_DOWN, Reason.ORIGIN_TIMEOUT):
             self._status.origin_ok = False
-        more = {} if deny.retry_after is None else {"Retry-After": str(deny.retry_after)}
-        return self._explained(request, request_id, deny.reason.text, deny.reason.status, deny=deny, more=more)
+        return self._answers.refusal(head, request_id, deny)
 
-    def _explained(
-        self,
-        request: web.Request,
-        request_id: str,
-        reason: str,
-        status: int,
-        *,
-        deny: Deny | None = None,
-        more: Mapping[str, str] = MappingProxyType({}),
-    ) -> web.Response:
-        language = self._language(request)
-        headers = {**SAFE, "X-Request-Id": request_id, "Vary": "Accept, Accept-Language", **more}
-        headers["Content-Language"] = language
-        retry_after = deny.retry_after if deny else None
-        # These messages are the shop's own words; what is wrong with a token is told to programs alone.
-        from_shop = deny.message if deny and deny.reason in (Reason.RULE_DENIED, Reason.FROZEN) else None
-        if wants_html(request.headers.get("Accept")):
-            page = self._pages.refusal_html(
-                reason, status, request_id, language, message=from_shop, retry_after=retry_after
-            )
-            headers["Content-Security-Policy"] = self._pages.content_security_policy
-            return web.Response(status=status, text=page, content_type="text/html", headers=headers)
-        problem = self._pages.refusal_problem(
-            reason,
-            status,
-            request_id,
-            language,
-            message=deny.message if deny else None,
-            retry_after=retry_after,
-            rule=deny.rule if deny else None,
-        )
-        headers["Content-Disposition"] = 'inline; filename="refused.json"'
-        return web.Response(status=status, body=problem, content_type="application/problem+json", headers=headers)
 
-    def _language(self, request: web.Request) -> str:
-        return pick_language(request.headers.get("Accept-Language"), self._pages.languages)
+def _head(request: web.Request) -> Head:
+    peername = request.transport.get_extra_info("peername") if request.transport is not None else None
+    peer = str(peername[0]) if isinstance(peername, tuple) else ""
+    return Head(request.method, request.rel_url.raw_path, request.query, request.headers, peer)

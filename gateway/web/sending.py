@@ -11,6 +11,7 @@ from typing import Protocol
 from aiohttp import web
 
 from gateway.errors import ClientGone, FileMissing, OriginError
+from gateway.front.plain import Answer
 from gateway.policy.reasons import Reason
 from gateway.services.delivery import Cut
 from gateway.services.settlement import Settlement
@@ -19,6 +20,17 @@ from gateway.transfer.choose import open_channel
 from gateway.web.status import WorkerStatus
 
 log = logging.getLogger(__name__)
+
+
+def respond(answer: Answer) -> web.StreamResponse:
+    """A complete answer, as aiohttp sends it."""
+    if answer.body:
+        return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+    # aiohttp's Response would say a length of 0, whatever it is.
+    response = web.StreamResponse(status=answer.status, headers=answer.headers)
+    if answer.length is not None:
+        response.content_length = answer.length
+    return response
 
 
 class Sent(Protocol):

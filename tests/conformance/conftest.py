@@ -12,7 +12,7 @@ import pytest
 
 from gateway.backends.files import FolderStore
 from gateway.backends.s3 import S3Store
-from gateway.ports import ObjectStore
+from gateway.store_ports import ObjectStore
 
 
 class Shelf(Protocol):

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.errors import FileMissing, OriginChanged
 from gateway.policy.model import ByteRange, StoredObject
-from gateway.ports import Body, FileBody
+from gateway.store_ports import Body, FileBody
 
 DATA = bytes(range(256)) * 1000
 

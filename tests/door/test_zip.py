@@ -21,8 +21,8 @@ from aiohttp import web
 from gateway.backends.files import FolderStore
 from gateway.policy.model import ByteRange, FileEntry, Limits, StoredObject, Sums
 from gateway.policy.standing import Command
-from gateway.ports import FileBody
 from gateway.settings import load
+from gateway.store_ports import FileBody
 from gateway.web.app import build_app
 from gateway.web.status import WorkerStatus
 

@@ -9,6 +9,7 @@ from random import Random
 
 from engine import Target
 
+from gateway.front.addresses import FileAddress, HookAddress, LinkAddress, ZipAddress, parse_path
 from gateway.policy.events import FIELDS, LENGTH_MAX, LENGTHS, TYPES, new_event
 from gateway.policy.globs import path_glob, word_glob
 from gateway.policy.links import file_path, zip_path
@@ -22,7 +23,6 @@ from gateway.policy.units import (
     parse_rate,
     parse_size,
 )
-from gateway.web.addresses import FileAddress, HookAddress, LinkAddress, ZipAddress, parse_path
 
 # --- Events -----------------------------------------------------------------------------------------------------------
 

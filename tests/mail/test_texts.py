@@ -15,7 +15,7 @@ from gateway.policy.model import Limits
 from gateway.words import CATEGORIES, Words, load_words
 
 WORDS = load_words(files("gateway.mail").joinpath("texts"), DEFAULT_LANGUAGE)
-PAGES = load_words(files("gateway.web").joinpath("texts"), DEFAULT_LANGUAGE)
+PAGES = load_words(files("gateway.front").joinpath("texts"), DEFAULT_LANGUAGE)
 DEFAULT = WORDS[DEFAULT_LANGUAGE]
 LANGUAGES = pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
 FORMS = re.compile(rf"\.(?:{'|'.join((*CATEGORIES, 'other'))})$")

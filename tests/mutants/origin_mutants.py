@@ -62,7 +62,7 @@ ORIGIN = (
     mutant(
         "a refused address is used again",
         "backends/s3_client.py",
-        ("                self._signer.forget(method, key)\n", "                pass\n"),
+        ("                self.signer.forget(method, key)\n", "                pass\n"),
         test="backends/test_s3_faults.py::test_a_refused_address_that_was_signed_a_while_ago_is_signed_anew",
     ),
     mutant(

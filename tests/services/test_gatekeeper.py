@@ -14,7 +14,8 @@ from gateway.policy.model import Claims, Deny, FileEntry
 from gateway.policy.reasons import Reason
 from gateway.policy.tokens import encode
 from gateway.services import gatekeeper
-from gateway.services.gatekeeper import Gatekeeper, Grounds
+from gateway.services.gatekeeper import Gatekeeper
+from gateway.services.grounds import Grounds
 
 KEY = load_key(kid="a", alg="HS256", secret="0123456789abcdef0123456789abcdef", use="sign")
 CLAIMS = Claims("shop", "t", int(time.time()) + 600, (FileEntry("a"),))
@@ -28,7 +29,7 @@ def unused(*_: object) -> None:
 def read() -> Callable[[Claims], Claims | Deny]:
     nothing: dict[str, object] = dict.fromkeys(("rules", "geo", "control", "ready", "holding", "observing"), unused)
     keeper = Gatekeeper(
-        Grounds(keys=KeySet([KEY]), issuer="shop", external_hosts=frozenset(), **nothing),
+        Grounds(keys=KeySet([KEY]), issuer="shop", external_hosts=frozenset(), waived={}, **nothing),
         **dict.fromkeys(("ledger", "events", "store", "forsake"), unused),
         counting=CountingRules(),
         shards=1,

@@ -16,6 +16,7 @@ from gateway.backends.redis_events import RedisEventLog
 from gateway.backends.redis_shards import RedisShards
 from gateway.backends.redis_verdicts import ROLLED_BACK, RedisVerdicts
 from gateway.errors import LedgerDown, LedgerFault, SettingsError
+from gateway.policy.decide import Policy
 from gateway.policy.model import Allow, Claims, Deny, Device, DownloadRequest, FileEntry, Limits, Plan
 from gateway.policy.reasons import Reason
 from gateway.policy.rollback import Return, Tally, Terms, Watch
@@ -88,7 +89,7 @@ class Worker:
             RedisEventLog(self.wire, 1, RedisShards(self.wire, 1)),
             terms=self.terms,
             copies=self,
-            hosts=(),
+            policy=lambda rules, case: Policy(rules, case.standing, (), case.holding),
             show=lambda what, version, wrong: self.shown.append((what, version, wrong)),
             tell=self.told.append,
         )

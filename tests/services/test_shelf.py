@@ -13,9 +13,9 @@ from gateway.backends.files import FolderStore
 from gateway.errors import FileMissing, GatewayError, OriginChanged, OriginDown, OriginTimeout
 from gateway.policy.model import ByteRange, FileEntry, StoredObject
 from gateway.policy.orders import Entitlement, Order, SoldFile
-from gateway.ports import Body
 from gateway.services import shelf
 from gateway.services.shelf import AT_ONCE, Changed, look, sold
+from gateway.store_ports import Body
 
 ELSEWHERE = FileEntry(None, "https://cdn.example.com/a?signature=secret")
 Answer = Callable[[str], Awaitable[StoredObject]]

@@ -18,7 +18,7 @@ import uvloop
 from aiohttp import web
 
 from gateway.errors import GatewayError
-from gateway.ports import Body, FileBody
+from gateway.store_ports import Body, FileBody
 from gateway.transfer.channel import Channel
 from gateway.transfer.choose import mover_for, open_channel
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import OriginChanged, OriginDown
-from gateway.ports import FileBody
+from gateway.store_ports import FileBody
 from gateway.transfer import socket_channel
 from gateway.transfer.channel import Channel
 from gateway.transfer.choose import mover_for

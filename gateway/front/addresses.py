@@ -37,7 +37,12 @@ class HookAddress:
     shop: str
 
 
-Address = LinkAddress | FileAddress | ZipAddress | HookAddress
+@dataclass(frozen=True, slots=True)
+class AuthAddress:
+    """`/auth`: where another proxy asks whether it may answer."""
+
+
+Address = LinkAddress | FileAddress | ZipAddress | HookAddress | AuthAddress
 
 
 def parse_path(raw_path: str) -> Address | None:
@@ -53,4 +58,6 @@ def parse_path(raw_path: str) -> Address | None:
             return ZipAddress(token)
         case ["", "hooks", shop] if shop:
             return HookAddress(shop)
+        case ["", "auth"]:
+            return AuthAddress()
     return None

@@ -9,18 +9,19 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 
-from aiohttp import web
-
+from gateway.front.head import Head
+from gateway.front.pages import LinkFile, LinkZip, Pages
+from gateway.front.plain import Answer
 from gateway.http.disposition import file_name
 from gateway.http.media import content_type, may_view
 from gateway.http.problem import wants_html
 from gateway.policy.links import file_path, zip_path
 from gateway.policy.model import Allow, DownloadRequest
-from gateway.ports import Ledger, ObjectStore
+from gateway.ports import Ledger
 from gateway.services.gatekeeper import Opened
 from gateway.services.link_facts import FileFacts, look
 from gateway.services.zipping import zip_name
-from gateway.web.pages import LinkFile, LinkZip, Pages
+from gateway.store_ports import ObjectStore
 
 
 class LinkPage:
@@ -30,18 +31,28 @@ class LinkPage:
     """
 
     def __init__(
-        self, pages: Pages, *, prefix: str, shop: str, repeat_window: int, store: ObjectStore, ledger: Ledger
+        self,
+        pages: Pages,
+        *,
+        prefix: str,
+        shop: str,
+        repeat_window: int,
+        store: ObjectStore,
+        ledger: Ledger,
+        archives: bool = True,
     ) -> None:
+        """`archives`: whether the door also gives all files as one ZIP."""
         self._pages = pages
         self._repeat_window = repeat_window
         self._prefix = prefix
         self._shop = shop
         self._store = store
         self._ledger = ledger
+        self._archives = archives
 
     async def answer(
-        self, request: web.Request, asked: DownloadRequest, opened: Opened, language: str, headers: Mapping[str, str]
-    ) -> web.Response | None:
+        self, head: Head, asked: DownloadRequest, opened: Opened, language: str, headers: Mapping[str, str]
+    ) -> Answer | None:
         """The answer with these headers; None where every file of the link is used up."""
         facts = await look(opened, self._store, self._ledger, self._repeat_window)
         if all(fact.used_up for fact in facts):
@@ -51,7 +62,7 @@ class LinkPage:
             for (number, allow), fact in zip(opened.files, facts, strict=True)
         ]
         whole = self._zip(opened, facts, asked.token, language)
-        if wants_html(request.headers.get("Accept")):
+        if wants_html(head.headers.get("Accept")):
             page = self._pages.link_html(
                 files,
                 language,
@@ -61,9 +72,9 @@ class LinkPage:
                 request_id=asked.request_id,
             )
             policy = {"Content-Language": language, "Content-Security-Policy": self._pages.policy_of(page)}
-            return web.Response(text=page, content_type="text/html", headers={**headers, **policy})
+            return Answer.text(page, "text/html", {**headers, **policy})
         if len(files) == 1:
-            return web.Response(status=303, headers={**headers, "Location": files[0].href})
+            return Answer(303, {**headers, "Location": files[0].href}, length=0)
         return _listed(opened, files, facts, whole, headers)
 
     def _file(  # noqa: PLR0917  what a row is made of
@@ -86,7 +97,7 @@ class LinkPage:
 
     def _zip(self, opened: Opened, facts: Sequence[FileFacts], token: str, language: str) -> LinkZip | None:
         """The way to all files at once; None where there is one file only, or where any of them would be refused."""
-        if not 1 < len(opened.files) == len(opened.claims.files):
+        if not self._archives or not 1 < len(opened.files) == len(opened.claims.files):
             return None
         if any(allow.file.key is None for _, allow in opened.files) or any(fact.used_up for fact in facts):
             return None
@@ -101,7 +112,7 @@ def _listed(
     facts: Sequence[FileFacts],
     whole: LinkZip | None,
     headers: Mapping[str, str],
-) -> web.Response:
+) -> Answer:
     shown = []
     for (number, _), file, fact in zip(opened.files, files, facts, strict=True):
         told = {"number": number, "name": file.name, "href": file.href, "size": fact.size, "left": fact.left}
@@ -110,8 +121,8 @@ def _listed(
     body: dict[str, object] = {"files": shown, "expires_at": opened.expires_at}
     if whole is not None:
         body["zip"] = whole.href
-    return web.Response(
-        text=json.dumps(body) + "\n",
-        content_type="application/json",
-        headers={**headers, "Content-Disposition": 'inline; filename="files.json"'},
+    return Answer.text(
+        json.dumps(body) + "\n",
+        "application/json",
+        {**headers, "Content-Disposition": 'inline; filename="files.json"'},
     )

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.front.addresses import FileAddress, HookAddress, LinkAddress, ZipAddress, parse_path
 from gateway.policy.links import file_path, link_path, zip_path
-from gateway.web.addresses import FileAddress, HookAddress, LinkAddress, ZipAddress, parse_path
 
 
 @pytest.mark.parametrize(

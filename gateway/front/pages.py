@@ -81,10 +81,10 @@ class Pages:
 
     def __init__(self, texts: Traversable | None = None, *, brand: Brand | None = None) -> None:
         """Load every language of the folder, ours unless another is given; see load_words for what it raises."""
-        folder = texts or package_files("gateway.web").joinpath("texts")
+        folder = texts or package_files("gateway.front").joinpath("texts")
         self._words = load_words(folder, problem.DEFAULT_LANGUAGE)
         self._environment = Environment(
-            loader=PackageLoader("gateway.web"),
+            loader=PackageLoader("gateway.front"),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway.front.pages import PAGE_MAX, LinkFile, LinkZip, Pages
 from gateway.http.problem import pick_language
 from gateway.mail.letter import Brand
 from gateway.policy.reasons import Reason
-from gateway.web.pages import PAGE_MAX, LinkFile, LinkZip, Pages
 
 PAGES = Pages()
 SEA = LinkFile("Sea & Sand.pdf", "1.2 MB", "/d/tok.en/1/Sea")
@@ -197,7 +197,7 @@ help = "Bitte fragen Sie im Shop nach einem neuen."
 
 
 def test_another_language_is_one_more_file(tmp_path: Path) -> None:
-    texts = files("gateway.web").joinpath("texts")
+    texts = files("gateway.front").joinpath("texts")
     for file in texts.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "de.toml").write_text(GERMAN, "utf-8")

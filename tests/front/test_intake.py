@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network, ip_address, ip_network
-from unittest.mock import Mock
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import make_mocked_request
-from multidict import CIMultiDict
+from multidict import CIMultiDict, MultiDict
 
+from gateway.front.head import Head
+from gateway.front.intake import read_request
 from gateway.policy.model import DownloadRequest
-from gateway.web.intake import read_request
 
 PEER = "198.51.100.7"
 TRUSTED = [ip_network(f"{PEER}/32")]
 
 
 def asked(*headers: tuple[str, str], path: str = "/", trusted: list[IPv4Network] = TRUSTED) -> DownloadRequest | None:
-    transport = Mock()
-    transport.get_extra_info = lambda name, default=None: (PEER, 1) if name == "peername" else default
-    request: web.Request = make_mocked_request("GET", path, CIMultiDict(headers), transport=transport)
-    return read_request(request, token="a secret token", number=1, request_id="r", trusted=trusted)
+    head = Head("GET", path, MultiDict(), CIMultiDict(headers), PEER)
+    return read_request(head, token="a secret token", number=1, request_id="r", trusted=trusted)
 
 
 def test_without_trusted_proxies_no_header_names_the_client() -> None:

@@ -1,0 +1,157 @@
+"""`/auth`: another proxy asks whether it may answer a request, and answers it itself.
+
+It is believed only where it is a trusted proxy. What its client may have sent of these headers must not count: where
+several of them name the request, they must say the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from urllib.parse import parse_qsl
+
+from multidict import MultiDict
+
+from gateway.errors import OriginError
+from gateway.front.addresses import FileAddress, parse_path
+from gateway.front.answers import Answers, DoorSettings
+from gateway.front.handing import Handing
+from gateway.front.head import Head
+from gateway.front.intake import read_request
+from gateway.front.plain import Answer
+from gateway.http.forwarded import is_trusted
+from gateway.policy.fronts import AUTH
+from gateway.policy.model import Deny
+from gateway.policy.reasons import Reason
+from gateway.services.broken import reason_of
+from gateway.services.gatekeeper import Admitted, Gatekeeper, Refused
+from gateway.services.settlement import Running, Settlement
+
+log = logging.getLogger(__name__)
+
+TARGET = ("X-Forwarded-Uri", "X-Original-Uri", "X-Original-Url")
+METHOD = ("X-Forwarded-Method", "X-Original-Method")
+ASKED_FOR_ALL = ("statuses", "all")
+"""`/auth?statuses=all`: for proxies that pass every status on."""
+UNTRUSTED = "Only a proxy that stands in trusted_proxies of the settings may ask here."
+UNCLEAR = (
+    "The proxy must tell the request that it was asked, in X-Forwarded-Uri and X-Forwarded-Method, and take its client's "
+    "own away."
+)
+PASSED = ("Content-Disposition", "Content-Type", "Content-Security-Policy", "Set-Cookie")
+"""Headers of the answer that the proxy is to send with the file; told once more under names of their own."""
+_BARE = {"Cache-Control": "private, no-store"}
+_FOR_NGINX = frozenset({200, 401, 403})
+"""nginx's auth_request makes 500 of every other status."""
+
+
+class Auth:
+    """Decides as every door does, and tells where the bytes are; who sends them, and how many, is not known here."""
+
+    def __init__(
+        self,
+        settings: DoorSettings,
+        gatekeeper: Gatekeeper,
+        answers: Answers,
+        *,
+        settlement: Settlement,
+        handing: Handing,
+    ) -> None:
+        self._settings = settings
+        self._gatekeeper = gatekeeper
+        self._answers = answers
+        self._settlement = settlement
+        self._handing = handing
+
+    async def answer(self, head: Head, request_id: str) -> Answer:
+        """200 with where the bytes are, else the refusal that the proxy is to pass on."""
+        if not is_trusted(head.peer, self._settings.trusted_proxies):
+            return self._answers.explained(head, request_id, "auth.untrusted", 403, detail=UNTRUSTED)
+        original = self._original(head)
+        if original is None:
+            answer = self._answers.explained(head, request_id, "auth.request", 400, detail=UNCLEAR)
+            return self._mapped(head, answer, "auth.request")
+        address = parse_path(original.path)
+        if not isinstance(address, FileAddress) or original.method not in ("GET", "HEAD"):
+            return self.refusal(head, request_id, Deny(Reason.LINK_UNKNOWN))
+        asked = read_request(
+            original,
+            token=address.token,
+            number=address.number,
+            request_id=request_id,
+            trusted=self._settings.trusted_proxies,
+            front=AUTH.name,
+        )
+        if asked is None:
+            answer = self._answers.explained(head, request_id, "request.address", 400)
+            return self._mapped(head, answer, "request.address")
+        # The proxy answers these by itself, by its own validators; whatever it sends then is paid for.
+        admitted = await self._gatekeeper.admit(asked.unconditional())
+        if isinstance(admitted, Refused):
+            return self.refusal(head, admitted.request_id, admitted.deny)
+        return await self._allowed(head, admitted)
+
+    def refusal(self, head: Head, request_id: str, deny: Deny) -> Answer:
+        """The refusal as everywhere, its status one that the asking proxy understands."""
+        return self._mapped(head, self._answers.refusal(head, request_id, deny), deny.reason.text)
+
+    async def _allowed(self, head: Head, admitted: Admitted) -> Answer:
+        headers = self._answers.headers(admitted)
+        if admitted.file.key is None:
+            # The way to it is for the client: passed on like a refusal, of which it has the status.
+            self._settle(admitted, "complete")
+            return self._mapped(head, Answer(admitted.plan.status, headers, length=0), "elsewhere")
+        try:
+            told = await self._handing.told(admitted)
+        except BaseException as error:
+            if not isinstance(error, OriginError):
+                self._settle(admitted, "client_left")
+                raise
+            self._settle(admitted, "origin_failed", reason_of(error).text)
+            log.warning("request %s was refused: %s", admitted.request_id, error)
+            return self.refusal(head, admitted.request_id, Deny(reason_of(error)))
+        self._settle(admitted, "complete")
+        passed = {f"X-Gateway-{name}": headers[name] for name in PASSED if name in headers}
+        return Answer(200, {**_BARE, **headers, **passed, **told, "X-Gateway-Status": "200"}, length=0)
+
+    def _settle(self, admitted: Admitted, outcome: str, reason: str = "") -> None:
+        if admitted.reservation is not None:
+            self._settlement.finish(Running(admitted.reservation), outcome, reason)
+
+    def _original(self, head: Head) -> Head | None:
+        """The request that the proxy was asked; None where it is not told, or not in one voice."""
+        targets = [_path_of(each) for each in _all(head, TARGET)]
+        methods = _all(head, METHOD) or ["GET"]
+        if not targets or None in targets or len(set(targets)) > 1 or len(set(methods)) > 1:
+            return None
+        path, query = targets[0] or ("", "")
+        path = path.removeprefix(self._settings.prefix)
+        return replace(head, method=methods[0], path=path, query=MultiDict(parse_qsl(query, keep_blank_values=True)))
+
+    @staticmethod
+    def _mapped(head: Head, answer: Answer, reason: str) -> Answer:
+        """The status for who asks, the true one beside it."""
+        name, value = ASKED_FOR_ALL
+        status = answer.status if head.query.get(name) == value else _for_nginx(answer.status)
+        told = {"X-Gateway-Status": str(answer.status), "X-Gateway-Reason": reason}
+        return replace(answer, status=status, headers={**answer.headers, **told})
+
+
+def _for_nginx(status: int) -> int:
+    return status if status in _FOR_NGINX else 403
+
+
+def _all(head: Head, names: Sequence[str]) -> list[str]:
+    return [value for name in names for value in head.headers.getall(name, [])]
+
+
+def _path_of(target: str) -> tuple[str, str] | None:
+    """Path and query of a request target in origin or absolute form (RFC 9112 §3.2), not decoded."""
+    if not target.startswith("/"):
+        scheme, separator, rest = target.partition("://")
+        if not separator or scheme.lower() not in ("http", "https"):
+            return None
+        target = "/" + rest.partition("/")[2]
+    path, _, query = target.partition("?")
+    return path, query

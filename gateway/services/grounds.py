@@ -1,0 +1,38 @@
+"""What decisions rest on beside the request: keys, rules, places, orders, and what the ops have ordered."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from gateway.policy.decide import Policy
+from gateway.policy.fronts import Waived
+from gateway.policy.keys import KeySet
+from gateway.policy.orders import Holding
+from gateway.policy.ruleset import RuleSet
+from gateway.ports import GeoLookup
+from gateway.services.case import Case
+from gateway.services.control import Control
+from gateway.services.observing import Observing
+
+
+@dataclass(frozen=True, slots=True)
+class Grounds:
+    """What decisions rest on. `rules` and `geo` give what is loaded now."""
+
+    keys: KeySet
+    issuer: str
+    rules: Callable[[], RuleSet]
+    geo: Callable[[], GeoLookup | None]
+    control: Control
+    ready: Callable[[], bool]
+    """Whether everything that was ordered of links is known; where not, nobody may be let in."""
+    external_hosts: frozenset[str]
+    holding: Callable[[str | None], Awaitable[Holding | None]]
+    """What the order of this id gives its buyer; None where there is nothing to ask. Raises OrdersDown."""
+    observing: Observing
+    waived: Waived
+
+    def policy(self, case: Case) -> Policy:
+        """Those of one request, which one rule set decides."""
+        return Policy(case.rules, case.standing, self.external_hosts, case.holding, self.waived)
