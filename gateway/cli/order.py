@@ -14,6 +14,7 @@ from gateway.cli.order_changes import grant, resend, restore, revoke
 from gateway.cli.order_extend import extend
 from gateway.cli.order_why import why
 from gateway.cli.output import print_json, print_line, with_tools
+from gateway.policy.fronts import is_sent_by_another
 from gateway.policy.shards import shard_of
 from gateway.policy.units import human_size
 
@@ -107,8 +108,8 @@ def timeline(events: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
         elif kind in ENDINGS and opening:
             steps.pop(opening["id"], None)
             step = {**opening, **event, "began": opening["time"], "counted": _sum(opening, event)}
-        external = kind == "download.finished" and event.get("file.key", "").startswith("url:")
-        steps[event["id"]] = {"what": "sent on" if external else SHOWN.get(kind, kind), **step}
+        sent_on = kind == "download.finished" and is_sent_by_another(event)
+        steps[event["id"]] = {"what": "sent on" if sent_on else SHOWN.get(kind, kind), **step}
     return list(steps.values())
 
 

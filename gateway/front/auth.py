@@ -36,8 +36,8 @@ ASKED_FOR_ALL = ("statuses", "all")
 """`/auth?statuses=all`: for proxies that pass every status on."""
 UNTRUSTED = "Only a proxy that stands in trusted_proxies of the settings may ask here."
 UNCLEAR = (
-    "The proxy must tell the request that it was asked, in X-Forwarded-Uri and X-Forwarded-Method, and take its client's "
-    "own away."
+    "The proxy must tell the request that it was asked, in X-Forwarded-Uri and X-Forwarded-Method, "
+    "and take its client's own away."
 )
 PASSED = ("Content-Disposition", "Content-Type", "Content-Security-Policy", "Set-Cookie")
 """Headers of the answer that the proxy is to send with the file; told once more under names of their own."""

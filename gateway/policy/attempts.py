@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from gateway.policy.fronts import is_sent_by_another
+
 Event = Mapping[str, str]
 
 _ENDINGS = ("download.finished", "download.lost")
@@ -31,12 +33,13 @@ class Attempt:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the file arrived: as many bytes as it has, and not all requests were broken off.
+        """Whether the file arrived: as many bytes as it has, and not all requests were broken off. Of one that another
+        server sends that is not known, and none is taken for broken off.
 
         A program that asks for ranges breaks some off by itself; one that begins anew each time completes none.
         """
         completed = any(ending.get("outcome") == "complete" for ending in self.endings)
-        return completed and self.delivered >= number(self.last, "file.size")
+        return completed and (is_sent_by_another(self.last) or self.delivered >= number(self.last, "file.size"))
 
     @property
     def outcome(self) -> str:

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from gateway.policy.attempts import Attempt, Event, attempts, number
 from gateway.policy.explanations import CUT, INTERNAL, LEFT_OFTEN, LEFT_ONCE, LOST, REFUSED, Explanation, Side
+from gateway.policy.fronts import is_sent_by_another
 from gateway.policy.limits import BY_NAME, Downloads, ValidAfterFirst
 from gateway.policy.links import Link
 from gateway.policy.model import FileEntry, Limits
@@ -250,8 +251,12 @@ def _order_revoked(event: Event) -> _Told:
 def _well(whole: list[Attempt]) -> _Told:
     last = whole[-1].last
     file = last.get("file.key", "the file")
-    done = f"was sent on to {file.removeprefix('url:')}, and counted," if file.startswith("url:") else ""
-    said = f"the buyer {done}" if done else f"{file} was downloaded completely"
+    if file.startswith("url:"):
+        said = f"the buyer was sent on to {file.removeprefix('url:')}, and counted,"
+    elif is_sent_by_another(last):
+        said = f"{file} was handed to the proxy in front, which sends it and does not tell how much arrived,"
+    else:
+        said = f"{file} was downloaded completely"
     said += f" {_times([each.last for each in whole])}"
     return _Told(Finding(None, False, said, "", _facts([each.last for each in whole])), _Rank.WELL, whole[-1].time)
 

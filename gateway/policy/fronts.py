@@ -81,6 +81,13 @@ AUTH = Front(
 )
 FRONTS = {front.name: front for front in (HTTP, MITM, NGINX, AUTH)}
 
+
+def is_sent_by_another(event: Mapping[str, str]) -> bool:
+    """Whether the bytes of a `download.…` event are another server's affair: of a file elsewhere, or at such a door."""
+    front = FRONTS.get(event.get("front", HTTP.name), HTTP)
+    return front.hands_over or event.get("file.key", "").startswith("url:")
+
+
 Waived = Mapping[str, frozenset[str]]
 """By a door's name: the limits that it need not keep, because the settings say so."""
 

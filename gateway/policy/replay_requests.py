@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from gateway.policy.decide import expiry_of, limits_of, plan_of
+from gateway.policy.fronts import is_sent_by_another
 from gateway.policy.limits import BY_NAME, Rate, charges
 from gateway.policy.model import Charge, Claims, Deny, Device, Limits, Plan
 from gateway.policy.recorded import claims_of, number_of
@@ -151,8 +152,11 @@ def ask_of(fields: Fields, at: float, in_force: InForce, sizes: Sizes) -> Ask:
     if asked is not None:
         length = number_of(asked, "bytes.asked")
         start = start if status == _PARTIAL or status is None or fields["type"] == "download.denied" else 0
+    elsewhere = is_sent_by_another(fields)
+    if elsewhere:
+        size, etag, start, length = 0, "", 0, 0
     return Ask(
-        fields.get("request.id", ""), counted_as(fields), at, size, etag, start, length, key.startswith("url:"), device,
+        fields.get("request.id", ""), counted_as(fields), at, size, etag, start, length, elsewhere, device,
         in_force.charges(device),
     )  # fmt: skip
 

@@ -52,6 +52,12 @@ def test_when_the_file_has_arrived(endings: list[tuple[str, int]], is_whole: boo
     assert [attempt.is_whole for attempt in attempts(events)] == [is_whole]
 
 
+@pytest.mark.parametrize(("front", "is_whole"), [("nginx", True), ("auth", True), ("mitm", False), ("http", False)])
+def test_of_what_a_proxy_sends_nothing_is_known_and_nothing_taken_for_broken_off(front: str, is_whole: bool) -> None:
+    (attempt,) = attempts([finished("r", "complete", 0) | {"front": front}])
+    assert attempt.is_whole is is_whole
+
+
 def test_a_lost_one() -> None:
     (lost,) = attempts([allowed("r"), {**finished("r", "", 1000), "type": "download.lost"}])
     assert (lost.outcome, lost.is_whole, lost.is_running) == ("lost", False, False)
