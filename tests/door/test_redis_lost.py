@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any
+
+from aiohttp import ClientPayloadError
 
 from gateway.backends.embedded_redis import EmbeddedRedis
 from gateway.policy.standing import Command
@@ -56,7 +58,9 @@ async def test_what_redis_loses_is_not_given_again(open_gateway: Opener, tmp_pat
         await first.command(Command("revoke", int(time.time()), order_id="10002"))
 
         async def is_revoked() -> bool:
-            return await asked(first, revoked, "10.1.0.2") == (410, "token.revoked")
+            with suppress(ClientPayloadError):  # what runs at that moment is cut
+                return await asked(first, revoked, "10.1.0.2") == (410, "token.revoked")
+            return False
 
         await until(is_revoked)
         before = await first.settled()
