@@ -114,7 +114,13 @@ def test_the_same_as_json(run: Run, rules: Path) -> None:
         "failed": "ip: 203.0.113.0/24",
         "seen": "ip is unknown",
     }
-    assert found["limits"][0] == {"name": "downloads", "limit": 5, "from": "plan standard", "used": None}
+    assert found["limits"][0] == {
+        "name": "downloads",
+        "limit": 5,
+        "from": "plan standard",
+        "used": None,
+        "state": "kept",
+    }
 
 
 def test_what_explain_was_given_is_a_test(run: Run, rules: Path) -> None:
@@ -211,7 +217,10 @@ def test_a_link_by_its_address_with_what_was_used_of_it(run: Run, settings: Path
     )  # fmt: skip
     lines = explained(run, "--link", str(link["link"]), "--config", settings)
     assert lines[0] == "allow by otherwise"
-    assert "checks  frozen ok, revoked ok, order not asked, token ok, rules ok, account ok, view ok, limits ok" in lines
+    assert (
+        "checks  frozen ok, revoked ok, order not asked, token ok, rules ok, account ok, view ok, door ok, limits ok"
+        in lines
+    )
     assert "  passed    slow (rules.yaml:6): not: {tier: [gold, silver]} – tier is gold" in lines
     assert "  downloads          2        token          0 used" in lines
     assert "  valid_after_first  3d       plan standard  no download yet" in lines
@@ -229,7 +238,13 @@ def test_a_link_by_its_address_with_what_was_used_of_it(run: Run, settings: Path
     used_up = document(run, "--link", str(link["token_id"]), "--config", settings)
     assert (used_up["outcome"], used_up["reason"], used_up["rule"]) == ("deny", "limit.downloads", "otherwise")
     assert used_up["checks"]["limits"] == "refused"
-    assert used_up["limits"][0] == {"name": "downloads", "limit": 2, "from": "token", "used": 2}
+    assert used_up["limits"][0] == {
+        "name": "downloads",
+        "limit": 2,
+        "from": "token",
+        "used": 2,
+        "state": "kept",
+    }
     assert explained(run, "--link", str(link["token_id"]), "--config", settings)[0] == "deny limit.downloads"
     for options in (("--file", "3"), ("--file", "c.pdf")):
         shown = run("rules", "explain", "--link", str(link["token_id"]), *options, "--config", settings)
