@@ -86,8 +86,8 @@ def check(file: Path | None, strict: bool, observe_max: int, config: Path | None
 
 
 def _wanted(file: Path | None, config: Path | None) -> tuple[Path, Collection[str] | None, Refused, str | None]:
-    """The file to check; the databases that the settings name, None where there are no settings, which is then said last;
-    what their front doors refuse.
+    """The file to check; the databases that the settings name, None where there are no settings; what their front doors
+    refuse; and what is then to be said.
     """
     if file is None:
         settings = read_settings(config)
