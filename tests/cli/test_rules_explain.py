@@ -417,3 +417,36 @@ def test_rules_whose_tests_fail_are_explained_all_the_same(run: Run, settings: P
     shown = run("rules", "explain", "--country", "IR", "--config", settings)
     assert shown.stdout.startswith("deny rule.denied by embargo")
     assert "a running gateway keeps the ones before: see `gateway rules test`" in shown.stderr
+
+
+def test_what_the_door_cannot_keep_is_why_it_refuses(run: Run, rules: Path, config: Path) -> None:
+    slow = ("--tier", "none", "--front", "nginx")
+    lines = explained(run, "--rules", "rules.yaml", *slow)
+    assert lines[0].startswith("deny limit.unkept by otherwise: The door nginx cannot keep rate;")
+    (given,) = [line for line in lines if line.startswith("given ")]
+    assert given.endswith(", front: nginx}")
+    (limit,) = [line for line in lines if line.startswith("  rate ")]
+    assert limit.split() == ["rate", "1MB/s", "rule", "slow", "the", "door", "nginx", "cannot", "keep", "it"]
+    assert explained(run, "--rules", "rules.yaml", *slow[:2])[0] == "allow by otherwise"
+    config.write_text(f"{config.read_text()}rules: {rules}\ndoors: {{nginx: {{waive: [rate]}}}}\n")
+    lines = explained(run, "--config", config, *slow)
+    assert lines[0] == "allow by otherwise"
+    (limit,) = [line for line in lines if line.startswith("  rate ")]
+    assert limit.endswith("not kept: doors.nginx.waive in the settings gives it up")
+    found = document(run, "--config", config, "--tier", "none", "--front", "auth")
+    assert (found["outcome"], found["reason"]) == ("deny", "limit.unkept")
+    assert {each["name"]: each["state"] for each in found["limits"]}["rate"] == "unkept"
+    shown = run("rules", "explain", "--rules", "rules.yaml", "--front", "side")
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert "--front: side is no front door; write one of http, mitm, nginx, auth" in shown.stderr
+
+
+def test_an_event_is_explained_at_its_own_door(run: Run, settings: Path, redis_db: str) -> None:
+    event = denied(front="nginx", reason="limit.unkept", tier="none", **{"geo.country.iso_code": "PL"})
+    with Redis.from_url(redis_db) as client:
+        client.xadd(f"gw:{{{shard_of('10001', 4)}}}:events", event)
+    lines = explained(run, "--event", "e-1", "--config", settings)
+    assert lines[0].startswith("then    deny limit.unkept")
+    assert lines[1].startswith("now     the file says deny limit.unkept by otherwise: The door nginx cannot keep rate")
+    lines = explained(run, "--event", "e-1", "--front", "http", "--config", settings)
+    assert lines[1] == "now     the file says allow by otherwise, within its limits"
