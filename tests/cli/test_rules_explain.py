@@ -419,7 +419,7 @@ def test_rules_whose_tests_fail_are_explained_all_the_same(run: Run, settings: P
     assert "a running gateway keeps the ones before: see `gateway rules test`" in shown.stderr
 
 
-def test_what_the_door_cannot_keep_is_why_it_refuses(run: Run, rules: Path, config: Path) -> None:
+def test_what_the_door_cannot_keep_is_why_it_refuses(run: Run, settings: Path) -> None:
     slow = ("--tier", "none", "--front", "nginx")
     lines = explained(run, "--rules", "rules.yaml", *slow)
     assert lines[0].startswith("deny limit.unkept by otherwise: The door nginx cannot keep rate;")
@@ -428,12 +428,12 @@ def test_what_the_door_cannot_keep_is_why_it_refuses(run: Run, rules: Path, conf
     (limit,) = [line for line in lines if line.startswith("  rate ")]
     assert limit.split() == ["rate", "1MB/s", "rule", "slow", "the", "door", "nginx", "cannot", "keep", "it"]
     assert explained(run, "--rules", "rules.yaml", *slow[:2])[0] == "allow by otherwise"
-    config.write_text(f"{config.read_text()}rules: {rules}\ndoors: {{nginx: {{waive: [rate]}}}}\n")
-    lines = explained(run, "--config", config, *slow)
+    settings.write_text(f"{settings.read_text()}doors: {{nginx: {{waive: [rate]}}}}\n")
+    lines = explained(run, "--config", settings, *slow)
     assert lines[0] == "allow by otherwise"
     (limit,) = [line for line in lines if line.startswith("  rate ")]
     assert limit.endswith("not kept: doors.nginx.waive in the settings gives it up")
-    found = document(run, "--config", config, "--tier", "none", "--front", "auth")
+    found = document(run, "--config", settings, "--tier", "none", "--front", "auth")
     assert (found["outcome"], found["reason"]) == ("deny", "limit.unkept")
     assert {each["name"]: each["state"] for each in found["limits"]}["rate"] == "unkept"
     shown = run("rules", "explain", "--rules", "rules.yaml", "--front", "side")
