@@ -271,7 +271,8 @@ def test_events_that_lack_everything_are_told_without_a_crash() -> None:
 def test_a_door_that_cannot_keep_the_links_limit_is_the_gateways_matter() -> None:
     (found,) = diagnosis([link()], [denied(50, Reason.LIMIT_UNKEPT, front="nginx")], NOW)
     assert (found.side, found.now) == ("gateway", True)
-    assert "a limit that the door it was used at cannot keep" in found.text
+    assert "a limit that the door it was used at (nginx) cannot keep" in found.text
+    assert "`gateway rules explain --event r50`" in found.todo
     assert "`gateway doors` shows which" in found.todo
     assert "waive" in found.todo
 
