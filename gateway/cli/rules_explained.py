@@ -114,7 +114,9 @@ class Explained:
     def _headline(self) -> str:
         refusal, rule = self.refusal, self.trace.decision.rule
         parts = ["allow" if refusal is None else f"{self._word()} {refusal.reason.text}"]
-        if rule is not None and (refusal is None or isinstance(self.trace.decision, Deny)):
+        # Of what its door cannot keep no rule is the reason, though one has let it through.
+        blamed = isinstance(self.trace.decision, Deny) and self.trace.refused_at != "door"
+        if rule is not None and (refusal is None or blamed):
             parts.append(f"by {self._place(rule)}")
         elif self.trace.outcome == "require_account":
             parts.append("by the link itself")

@@ -422,7 +422,7 @@ def test_rules_whose_tests_fail_are_explained_all_the_same(run: Run, settings: P
 def test_what_the_door_cannot_keep_is_why_it_refuses(run: Run, settings: Path) -> None:
     slow = ("--tier", "none", "--front", "nginx")
     lines = explained(run, "--rules", "rules.yaml", *slow)
-    assert lines[0].startswith("deny limit.unkept by otherwise: The door nginx cannot keep rate;")
+    assert lines[0].startswith("deny limit.unkept: The door nginx cannot keep rate;")
     (given,) = [line for line in lines if line.startswith("given ")]
     assert given.endswith(", front: nginx}")
     (limit,) = [line for line in lines if line.startswith("  rate ")]
@@ -447,6 +447,6 @@ def test_an_event_is_explained_at_its_own_door(run: Run, settings: Path, redis_d
         client.xadd(f"gw:{{{shard_of('10001', 4)}}}:events", event)
     lines = explained(run, "--event", "e-1", "--config", settings)
     assert lines[0].startswith("then    deny limit.unkept")
-    assert lines[1].startswith("now     the file says deny limit.unkept by otherwise: The door nginx cannot keep rate")
+    assert lines[1].startswith("now     the file says deny limit.unkept: The door nginx cannot keep rate")
     lines = explained(run, "--event", "e-1", "--front", "http", "--config", settings)
     assert lines[1] == "now     the file says allow by otherwise, within its limits"
