@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, mo
 
 from gateway.policy.counting import CountingRules
 from gateway.policy.events import TYPES
-from gateway.policy.fronts import AUTH, MITM, NGINX, Front, Waived
+from gateway.policy.fronts import AUTH, MITM, NGINX, Front, Refused, Waived, refused_at
 from gateway.policy.keys import Key, load_key
 from gateway.policy.webhooks import secret_key
 from gateway.settings_values import (
@@ -235,6 +235,11 @@ class DoorsSettings(Section):
         """By a door's name: what it need not keep."""
         given = {MITM.name: self.mitm.waive, NGINX.name: self.nginx.waive, AUTH.name: self.auth.waive}
         return {name: frozenset(names) for name, names in given.items()}
+
+    @property
+    def refused(self) -> Refused:
+        """By the name of each door that is set up here: the limits with which a link is refused there."""
+        return {} if self.nginx.redirect is None else {NGINX.name: refused_at(NGINX, self.waived)}
 
 
 class JournalSettings(Section):

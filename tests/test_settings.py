@@ -165,6 +165,20 @@ WRONG = [
     ("tls", "{certificate: a.pem}", "tls.key: is required"),
     ("geo", "[]", "is no section"),
     ("cache", "{path: x}", "cache.size: is required"),
+    ("doors", "{nginx: {waive: [downloads]}}", "downloads is no limit that the door nginx leaves out; write some of"),
+    ("doors", "{nginx: {waive: [speed]}}", "write some of concurrent, rate, or nothing"),
+    ("doors", "{mitm: {waive: [rate, concurrent]}}", "concurrent is no limit that the door mitm leaves out; write"),
+    ("doors", "{auth: {waive: rate}}", "doors.auth.waive: is no list"),
+    ("doors", "{http: {waive: [rate]}}", "doors.http: is no setting; remove it, or write one of mitm, nginx, auth"),
+    ("doors", "{mitm: {redirect: /x/}}", "doors.mitm.redirect: is no setting"),
+    *(
+        (
+            "doors",
+            f"{{nginx: {{redirect: '{path}'}}}}",
+            "is no internal location; write one of letters, digits, - and _",
+        )
+        for path in ("_gateway", "/_gateway", "/", "//", "/a b/", "/../", "/a;b/", '/a"b/', "http://x/")
+    ),
     ("workers", "0", "is out of range; write at least 1"),
     ("isuer", "x", "isuer: is no setting; did you mean issuer?"),
     ("blah", "x", "blah: is no setting; remove it, or write one of listen, tls,"),
@@ -398,3 +412,11 @@ def test_the_example_in_the_docs_is_right(tmp_path: Path) -> None:
     (tmp_path / "gateway.yaml").write_text(example)
     environ = {"GATEWAY_MANAGEMENT_TOKEN": "x" * 32, "S3_KEY": "a", "GATEWAY_LINK_SECRET": SECRET}
     assert unsupported(load(tmp_path / "gateway.yaml", environ)) == []
+
+
+def test_doors_say_what_they_waive_and_refuse(tmp_path: Path) -> None:
+    nothing = load(written(tmp_path), {}).doors
+    assert (dict(nothing.refused), {name for name, names in nothing.waived.items() if names}) == ({}, set())
+    doors = load(written(tmp_path, doors="{nginx: {redirect: /_gateway/, waive: [rate]}, mitm: {waive: [rate]}}"), {})
+    assert doors.doors.refused == {"nginx": ("concurrent",)}
+    assert doors.doors.waived == {"mitm": {"rate"}, "nginx": {"rate"}, "auth": frozenset()}

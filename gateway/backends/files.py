@@ -43,7 +43,8 @@ def strong_etag(status: os.stat_result) -> str:
 
 def nginx_etag(status: os.stat_result) -> str:
     """What nginx itself says of a file: where it sends the bytes, it must know the ETag that a resume comes with."""
-    return f'"{int(status.st_mtime):x}-{status.st_size:x}"'
+    # Not int(st_mtime): a float of the last 0.1 µs of a second is the next one.
+    return f'"{status.st_mtime_ns // 10**9:x}-{status.st_size:x}"'
 
 
 class FolderStore:
@@ -100,7 +101,7 @@ class FolderStore:
     def _open(self, key: str) -> tuple[int, StoredObject]:
         """The open file and what it is. Blocks. Raises FileMissing, OriginDown."""
         fd, status = _open(self._root, key)
-        return fd, StoredObject(key, status.st_size, self._etag(status), max(0, int(status.st_mtime)), _TYPE)
+        return fd, StoredObject(key, status.st_size, self._etag(status), max(0, status.st_mtime_ns // 10**9), _TYPE)
 
     def _open_same(self, stored: StoredObject, stop: int = 0) -> int:
         """Blocks. Raises FileMissing, OriginChanged, OriginDown."""

@@ -32,6 +32,7 @@ from gateway.policy.checkup import (
     Line,
     of_clock,
     of_descriptors,
+    of_doors,
     of_files,
     of_geo,
     of_journal,
@@ -133,6 +134,8 @@ class Checks:
             found["geo"] = self._geo
         if self._settings.rules is not None or self._settings.rules_candidate is not None:
             found["rules"] = self._rules
+        if self._settings.doors.refused:
+            found["doors"] = self._doors
         return found | order_checks(self._settings)
 
     async def _redis(self, report: Report) -> None:
@@ -286,6 +289,14 @@ class Checks:
             said = f"; rules that are never reached: {idle}, see `gateway rules check`" if idle else ""
             text = f"{self._settings.rules} can be read, version {rules.version}{said}"
             report(Line("warn" if idle else "ok", "rules", text))
+
+    async def _doors(self, report: Report) -> None:
+        try:
+            rules = await asyncio.to_thread(read_rules, self._settings)
+        except SettingsError:
+            return  # which `rules` says
+        for line in of_doors(rules, self._settings.doors.refused):
+            report(line)
 
     async def _rolled_back(self, rules: RuleSet) -> Return | None:
         wanted = self._settings.rollback

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.cli.link_orders import extend, revoke
-from gateway.cli.named import links_of, links_strictly, named, one_of, recorded, which
+from gateway.cli.named import links_of, links_strictly, named, one_of, plans, recorded, which
 from gateway.cli.options import WithNames, config_option, duration, json_option, limit_options, networks
-from gateway.cli.output import print_json, print_line, utc, with_tools
+from gateway.cli.output import print_json, print_line, utc, visible, with_tools
 from gateway.errors import GatewayError
 from gateway.policy.claims import write_claims
+from gateway.policy.decide import limits_of
+from gateway.policy.fronts import asks_beyond
 from gateway.policy.limits import BY_NAME
 from gateway.policy.model import FileEntry, Limits, Network
+from gateway.policy.standing import Standing
 from gateway.services.desk import NewLink, Now, Refused, Shown
 
 if TYPE_CHECKING:
@@ -96,6 +99,8 @@ def create(  # noqa: PLR0913, PLR0917  # one parameter per option
             claims = desk.draft(asked)
         except Refused as refused:
             raise GatewayError(f"--{refused.member.replace('_', '-')}{refused.why}") from None
+        for note in _beyond_doors(claims, settings):
+            click.echo(visible(note), err=True)
         token = await desk.create(claims, recorded(settings, tools, "link.create", claims))
         return f"{settings.base_url}/l/{token}", claims
 
@@ -104,6 +109,15 @@ def create(  # noqa: PLR0913, PLR0917  # one parameter per option
         print_json({"link": address, "token_id": claims.token_id, "claims": write_claims(claims)})
     else:
         print(address, flush=True)
+
+
+def _beyond_doors(claims: Claims, settings: Settings) -> Iterator[str]:
+    """What the front doors of the settings will refuse it for, whatever rules add."""
+    refused = settings.doors.refused
+    if refused:
+        for door, names in asks_beyond(limits_of(claims, plans(settings)(claims), Standing()), refused):
+            what = " and ".join(names)
+            yield f"Note: the door {door} refuses this link, for it cannot keep {what}; see `gateway doors`."
 
 
 @link.command(epilog="Example: gateway link show --order 10001")

@@ -29,6 +29,7 @@ COMMANDS: Table = {
     "keys": ("gateway.cli.keys:keys", "Make signing keys."),
     "hooks": ("gateway.cli.hooks:hooks", "Try the webhooks of the shops."),
     "webhooks": ("gateway.cli.webhooks:webhooks", "Try the webhooks to the shop."),
+    "doors": ("gateway.cli.doors:doors", "What each front door can keep."),
     "doctor": ("gateway.cli.doctor:doctor", "Check everything that the gateway stands on."),
     "_worker": ("gateway.cli.serve:worker", ""),
 }

@@ -70,6 +70,7 @@ class Source:
             Replay,
             counting=CountingRules() if settings is None else settings.counting.rules,
             hosts=None if settings is None else settings.external_hosts,
+            waived=None if settings is None else settings.doors.waived,
             look_up=geo.look_up,
             databases=self.databases or (),
         )

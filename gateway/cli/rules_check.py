@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from pydantic import ValidationError
 
 from gateway.bootstrap.files import databases_of, examine_rules
 from gateway.cli.excerpt import excerpt
 from gateway.cli.options import DEFAULT_CONFIG, config_option, duration, json_option
 from gateway.cli.output import print_json, print_line, read_settings
-from gateway.document import Mistake, Mistakes
+from gateway.document import Mistake, Mistakes, Node, plain
+from gateway.policy.fronts import Refused
 from gateway.policy.rules_advice import Seen, advice
 from gateway.settings import PREFIX
 from gateway.settings_file import read_file
+from gateway.settings_sections import DoorsSettings
 
 if TYPE_CHECKING:
     from gateway.backends.rules_file import Examined
@@ -53,14 +56,14 @@ def check(file: Path | None, strict: bool, observe_max: int, config: Path | None
     A test beside it that fails is a mistake too. Nothing is changed. Exit 1 where there are mistakes; with warnings
     alone 0.
     """
-    path, databases, without = _wanted(file, config)
+    path, databases, refused, without = _wanted(file, config)
     seen = examine_rules(path, databases)
     warnings: Sequence[Mistake] = ()
     if seen.rules is not None and seen.tree is not None:
         missing = seen.needs if databases is None else {}
         warnings = advice(
             seen.rules,
-            Seen(seen.tree, seen.lists, seen.used, missing, time.time(), seen.modified, observe_max),
+            Seen(seen.tree, seen.lists, seen.used, missing, time.time(), seen.modified, observe_max, refused),
         )
     mistakes, warnings = (
         sorted(each, key=lambda one: (one.file != str(path), one)) for each in (seen.mistakes, warnings)
@@ -82,27 +85,38 @@ def check(file: Path | None, strict: bool, observe_max: int, config: Path | None
     return int(seen.rules is None or (strict and bool(warnings)))
 
 
-def _wanted(file: Path | None, config: Path | None) -> tuple[Path, Collection[str] | None, str | None]:
-    """The file to check, the databases that the settings name, None where there are no settings, which is then said."""
+def _wanted(file: Path | None, config: Path | None) -> tuple[Path, Collection[str] | None, Refused, str | None]:
+    """The file to check; the databases that the settings name, None where there are no settings; what their front doors
+    refuse; and what is then to be said.
+    """
     if file is None:
         settings = read_settings(config)
         if settings.rules is None:
             raise click.UsageError("the settings name no rules file; name one: gateway rules check FILE")
-        return settings.rules, databases_of(settings), None
+        return settings.rules, databases_of(settings), settings.doors.refused, None
     given = {name for name in _DATABASES if os.environ.get(f"{PREFIX}GEO__{name.upper()}")}
     if config is None and not DEFAULT_CONFIG.exists():
         if given:
-            return file, given, None
+            return file, given, {}, None
         said = f"Checked without settings: there is no {DEFAULT_CONFIG} here; name them with --config."
-        return file, None, said
+        return file, None, {}, said
     # Of the settings only these names are wanted: whoever checks a file need not have their secrets.
     mistakes = Mistakes()
     tree = read_file(config or DEFAULT_CONFIG, mistakes)
     if tree is None or not isinstance(tree.value, dict):
-        return file, None, f"Checked without settings: {mistakes.found[0]}"
+        return file, None, {}, f"Checked without settings: {mistakes.found[0]}"
     geo = tree.value.get("geo")
     named = geo.value if geo is not None and isinstance(geo.value, dict) else {}
-    return file, given | {name for name in _DATABASES if name in named and named[name].value is not None}, None
+    databases = given | {name for name in _DATABASES if name in named and named[name].value is not None}
+    return file, databases, _refused(tree.value.get("doors")), None
+
+
+def _refused(written: Node | None) -> Refused:
+    """What the settings' doors refuse, of this much of them; nothing where it is wrong, which others say."""
+    try:
+        return {} if written is None else DoorsSettings.model_validate(plain(written)).refused
+    except ValidationError:
+        return {}
 
 
 def _print(path: Path, seen: Examined, mistakes: Sequence[Mistake], warnings: Sequence[Mistake]) -> None:

@@ -43,6 +43,7 @@ _HELP = {
     "time": "When, such as 2026-12-24T00:00:00+01:00; now where not given.",
     "account": "The link asks for an account.",
     "view": "To be shown in the browser (?view=1).",
+    "front": "The door it comes by: http, mitm, nginx or auth; http where not given.",
 }
 
 
@@ -89,6 +90,8 @@ def explain(
         settings = _settings_or_none(file_of_rules, config)
         subject = Subject(_changed(nothing_known(now), asked, settings), Standing())
         policy = rules_alone(rules, subject.given.facts.file)
+        if settings is not None:
+            policy = replace(policy, waived=settings.doors.waived)
     else:
 
         async def work(settings: Settings, tools: Tools) -> tuple[Subject, Settings]:

@@ -26,6 +26,7 @@ _OF_RULES = frozenset(
     for reason in (
         *(Reason.RULE_DENIED, Reason.ACCOUNT_REQUIRED, Reason.VIEW_NOT_ALLOWED, Reason.TOKEN_CLAIMS),
         *(Reason.LIMIT_DOWNLOADS, Reason.LIMIT_NETWORKS, Reason.LIMIT_DEVICES, Reason.LIMIT_CONCURRENT),
+        Reason.LIMIT_UNKEPT,
     )
 )
 """What other rules could have decided otherwise; and `token.expired`, where a plan ends the link."""
@@ -113,7 +114,9 @@ class Explained:
     def _headline(self) -> str:
         refusal, rule = self.refusal, self.trace.decision.rule
         parts = ["allow" if refusal is None else f"{self._word()} {refusal.reason.text}"]
-        if rule is not None and (refusal is None or isinstance(self.trace.decision, Deny)):
+        # Of what its door cannot keep no rule is the reason, though one has let it through.
+        blamed = isinstance(self.trace.decision, Deny) and self.trace.refused_at != "door"
+        if rule is not None and (refusal is None or blamed):
             parts.append(f"by {self._place(rule)}")
         elif self.trace.outcome == "require_account":
             parts.append("by the link itself")
@@ -169,7 +172,8 @@ class Explained:
         width = max((len(each.source) for each in self.trace.limits), default=0)
         for each in self.trace.limits:
             value = BY_NAME[each.name].write(each.value)
-            yield f"  {each.name:<18} {value:<8} {each.source:<{width}}  {self._used(each)}".rstrip()
+            state = self._used(each) if each.state == "kept" else self._at_door(each)
+            yield f"  {each.name:<18} {value:<8} {each.source:<{width}}  {state}".rstrip()
         if not self.trace.limits:
             yield "  no limits"
         if self.subject.used is not None:
@@ -184,7 +188,19 @@ class Explained:
         return next((rule.source for rule in self.rules.rules if rule.name == name), "")
 
     def _limit_document(self, each: InForce) -> dict[str, object]:
-        return {"name": each.name, "limit": each.value, "from": each.source, "used": self._count(each.name)}
+        return {
+            "name": each.name,
+            "limit": each.value,
+            "from": each.source,
+            "used": self._count(each.name),
+            "state": each.state,
+        }
+
+    def _at_door(self, each: InForce) -> str:
+        front = self.subject.given.front
+        if each.state == "waived":
+            return f"not kept: doors.{front}.waive in the settings gives it up"
+        return f"the door {front} cannot keep it"
 
     def _used(self, each: InForce) -> str:
         shown, count = self.subject.used, self._count(each.name)
@@ -218,7 +234,7 @@ class Explained:
         ends, now = self.trace.expires_at, self.subject.given.facts.now
         if self.subject.then is not None:
             return Reason.TOKEN_EXPIRED if ends <= now and not _continued(self.subject.then) else None
-        limits = {each.name: each.value for each in self.trace.limits}
+        limits = {each.name: each.value for each in self.trace.limits if each.state == "kept"}
         if (after := limits.get("valid_after_first")) is not None and shown.taken.first_ms is not None:
             ends = min(ends, shown.taken.first_ms // 1000 + after)
         if ends <= now:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from gateway.policy.fronts import Refused, asks_beyond
+from gateway.policy.ruleset import RuleSet
 from gateway.policy.units import human_size
 
 State = Literal["ok", "warn", "FAIL"]
@@ -32,6 +34,7 @@ Check = Literal[
     "files",
     "geo",
     "rules",
+    "doors",
     "products",
     "orders",
     "mail",
@@ -274,3 +277,17 @@ def _number(info: Mapping[str, object], name: str, default: int = 0) -> int:
         return int(str(value))
     except ValueError:
         return default
+
+
+def of_doors(rules: RuleSet, refused: Refused) -> Iterator[Line]:
+    """Whether what the rules file asks can be kept by the doors that are set up."""
+    asked = [(f"plan {name}", plan.limits) for name, plan in rules.plans.items()]
+    asked += [(f"rule {rule.name}", rule.limits) for rule in rules.rules if not rule.observe]
+    beyond = [(who, door, names) for who, limits in asked for door, names in asks_beyond(limits, refused)]
+    for who, door, names in beyond:
+        said = f"{who} has {' and '.join(names)}, which the door {door} cannot keep, so its links are refused there"
+        yield Line(
+            "FAIL", "doors", f"{said}; take it out, or give it up there: doors.{door}.waive: [{', '.join(names)}]"
+        )
+    if not beyond:
+        yield Line("ok", "doors", f"{' and '.join(refused)} can keep what plans and rules ask")

@@ -313,7 +313,9 @@ def _filled(text: str, event: Event, link: LinkNow | None) -> str:
             by_rule=f", as the rule {event['rule']} says" if "rule" in event else "",
             address=event.get("client.address", "the buyer's address"),
             request=f"request {event['request.id']}" if "request.id" in event else "its request",
+            event=quote(event.get("request.id") or "REQUEST"),
             limit="" if most is None else f" ({most})",
+            door=f" ({event['front']})" if "front" in event else "",
         )
     filled = "`".join(parts)
     return f"{filled} (LINK: the link itself, which the buyer has)" if token is None and "LINK" in filled else filled

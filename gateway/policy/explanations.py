@@ -18,7 +18,7 @@ Side = Literal["buyer", "network", "gateway", "bucket", "mail", "rule"]
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """`text` goes on after "because"; it and `todo` may name {token} {order} {file} {rule}
-    {by_rule} {address} {request} {limit}.
+    {by_rule} {address} {request} {event} {limit} {door}.
 
     `lasts`: it stays so until somebody does something; else trying again may help.
     """
@@ -88,9 +88,10 @@ REFUSED: Mapping[Reason, Explanation] = MappingProxyType(
         ),
         Reason.LIMIT_UNKEPT: Explanation(
             "gateway",
-            "the link has a limit that the door it was used at cannot keep",
-            "give the buyer the address of a door that can (`gateway doors` shows which), or waive that limit at this "
-            "door in the settings (doors, waive)",
+            "the link has a limit that the door it was used at{door} cannot keep",
+            "`gateway rules explain --event {event}` says which limit; take it out of the plan, give the buyer the "
+            "address of a door that keeps it (`gateway doors` shows which), or waive it at this door in the settings "
+            "(doors, waive)",
         ),
         Reason.VIEW_NOT_ALLOWED: Explanation(
             "rule",

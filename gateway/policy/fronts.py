@@ -6,7 +6,7 @@ door of our own alone, until another door's row names it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from gateway.policy.limits import LIMITS, Concurrent, Devices, Downloads, Networks, ValidAfterFirst
@@ -17,9 +17,12 @@ from gateway.policy.model import Limits
 class Front:
     """One front door. `name` is what events call it; `limits` are those it keeps.
 
-    `delivered`: what its closing events count; `hands_over`: somebody else sends the bytes, so nothing is known of
-    them: no refund, a resume is free for `repeat_window` only. `cuts`: whether what runs is ended by a revocation.
-    `origins`: the kinds of store it can stand in front of. `archives`: whether it gives all files as one ZIP.
+    `delivered`: the bytes that its closing events count, those acknowledged by the client or passed on to it.
+    `hands_over`: somebody else sends them, so nothing is known of them: no refund, a resume is free for `repeat_window`
+    only. `cuts`: whether what runs is ended by a revocation. `origins`: the kinds of store it can stand in front of.
+    `archives`: whether it gives all files as one ZIP. `answers`: whether its answers are ours: the link's page,
+    preconditions, ranges. `multipart`: whether it answers several ranges at once; where not, with the whole file, which
+    is always right (RFC 9110 §14.2).
     """
 
     name: str
@@ -30,6 +33,8 @@ class Front:
     cuts: bool
     origins: frozenset[str]
     archives: bool
+    answers: bool
+    multipart: bool
 
     @property
     def unkept(self) -> tuple[str, ...]:
@@ -43,21 +48,25 @@ HTTP = Front(
     "http",
     "`gateway serve`: clients connect to us, or to a proxy that passes our bytes on",
     limits=frozenset(limit.name for limit in LIMITS),
-    delivered="acknowledged by the client",
+    delivered="acknowledged",
     hands_over=False,
     cuts=True,
     origins=frozenset({"s3", "file"}),
     archives=True,
+    answers=True,
+    multipart=True,
 )
 MITM = Front(
     "mitm",
     "`gateway mitm`, or `mitmdump -s`: mitmproxy in front of the bucket",
     limits=_COUNTED | {Concurrent.name},
-    delivered="passed on to the client",
+    delivered="passed on",
     hands_over=False,
     cuts=True,
     origins=frozenset({"s3"}),
     archives=False,
+    answers=True,
+    multipart=False,
 )
 NGINX = Front(
     "nginx",
@@ -68,6 +77,8 @@ NGINX = Front(
     cuts=False,
     origins=frozenset({"s3", "file"}),
     archives=True,
+    answers=True,
+    multipart=False,
 )
 AUTH = Front(
     "auth",
@@ -78,6 +89,8 @@ AUTH = Front(
     cuts=False,
     origins=frozenset({"s3", "file"}),
     archives=False,
+    answers=False,
+    multipart=False,
 )
 FRONTS = {front.name: front for front in (HTTP, MITM, NGINX, AUTH)}
 
@@ -99,6 +112,22 @@ class Kept:
     limits: Limits
     waived: tuple[str, ...]
     unkept: tuple[str, ...]
+
+
+def refused_at(front: Front, waived: Waived) -> tuple[str, ...]:
+    """The limits with which a link is refused at this door."""
+    return tuple(name for name in front.unkept if name not in waived.get(front.name, frozenset()))
+
+
+Refused = Mapping[str, Collection[str]]
+"""By the names of doors that are set up: the limits with which a link is refused there."""
+
+
+def asks_beyond(limits: Limits, refused: Refused) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The doors that refuse for some of these limits, with their names."""
+    for door, names in refused.items():
+        if beyond := tuple(name for name, _ in limits.values if name in names):
+            yield door, beyond
 
 
 def kept(limits: Limits, front: str, waived: Waived) -> Kept:

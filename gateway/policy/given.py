@@ -15,6 +15,7 @@ from gateway.document import Mistakes, Node, join
 from gateway.policy.conditions import INDEXED
 from gateway.policy.conditions.times import moment, second
 from gateway.policy.conditions.words import UNKNOWN, exact_text, network_type
+from gateway.policy.fronts import FRONTS, HTTP
 from gateway.policy.model import Address, Claims, Facts, FileEntry, Place
 from gateway.policy.networks import unmapped
 from gateway.policy.tree_reader import TreeReader, unknown
@@ -34,10 +35,11 @@ NONE = "none"
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """One request. `view`: the file is to be shown in the browser."""
+    """One request. `view`: the file is to be shown in the browser; `front`: the door it comes by."""
 
     facts: Facts
     view: bool = False
+    front: str = HTTP.name
 
 
 def nothing_known(now: float = NOON) -> Given:
@@ -56,6 +58,8 @@ def taken(given: Given, key: str, text: str) -> Given:
         return replace(given, facts=replace(facts, claims=claims, plan=claims.plan or facts.plan))
     if key in _FACTS:
         return replace(given, facts=_FACTS[key](facts, text))
+    if key == "front":
+        return replace(given, front=_front(text))
     return replace(given, view=_truth(text))
 
 
@@ -83,6 +87,7 @@ def written(given: Given) -> dict[str, str | list[str]]:
         "time": second(facts.now),
         "account": "true" if claims.account else None,
         "view": "true" if given.view else None,
+        "front": None if given.front == HTTP.name else given.front,
     }
     shown = {key: known[key] for key in KEYS if known.get(key) is not None}
     return {key: value if isinstance(value, list) else str(value) for key, value in shown.items()}
@@ -165,6 +170,12 @@ def _truth(text: str) -> bool:
     return text == "true"
 
 
+def _front(text: str) -> str:
+    if text not in FRONTS:
+        raise ValueError(f"is no front door; write one of {', '.join(FRONTS)}")
+    return text
+
+
 def _own(noun: type[T]) -> Mapping[str, Callable[[T, str], T]]:
     """The conditions whose fact this noun holds under their own key: what is given is read by their word."""
     names = {each.name for each in fields(noun)}
@@ -193,5 +204,5 @@ _FACTS: Mapping[str, Callable[[Facts, str], Facts]] = {
     "time": lambda facts, text: replace(facts, now=_time(text)),
 }
 
-KEYS = tuple(dict.fromkeys(("ip", *_PLACE, "file", *_CLAIMS, *_FACTS, "view")))
+KEYS = tuple(dict.fromkeys(("ip", *_PLACE, "file", *_CLAIMS, *_FACTS, "view", "front")))
 """What can be given of a request."""

@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from gateway.policy.events import LENGTHS
+from gateway.policy.fronts import FRONTS, HTTP
 from gateway.policy.limits import BY_NAME
 from gateway.policy.model import Address, Claims, Facts, FileEntry, Limits, Place
 from gateway.policy.record import UNKNOWN
@@ -29,7 +30,7 @@ class NotRecorded(ValueError):
 class Recorded:
     """One request for a file. `now` in Unix seconds, `extended_to` too (see Standing), `view`: it was to be shown.
 
-    `place.version` is empty where no geo database was asked.
+    `place.version` is empty where no geo database was asked. `front`: the door it came by (see policy.fronts).
     """
 
     claims: Claims
@@ -41,6 +42,7 @@ class Recorded:
     now: float
     view: bool
     extended_to: int | None
+    front: str
 
     def facts(self, plan: str | None) -> Facts:
         """What rules may ask of it under this plan."""
@@ -60,6 +62,7 @@ def read_recorded(fields: Mapping[str, str]) -> Recorded:
         now=moment_of(fields),
         view=fields.get("file.use") == "view",
         extended_to=_optional(fields, "token.extended_to"),
+        front=front_of(fields),
     )
 
 
@@ -103,6 +106,19 @@ def file_of(key: str) -> FileEntry:
     except ValueError as error:
         raise NotRecorded("its file's address cannot be read") from error
     return FileEntry(None, url)
+
+
+def front_of(fields: Mapping[str, str]) -> str:
+    """The door that it came by. Raises NotRecorded for one that this version has not."""
+    front = fields.get("front", HTTP.name)
+    if front not in FRONTS:
+        raise NotRecorded("its front door is none of this version")
+    return front
+
+
+def waived_of(fields: Mapping[str, str]) -> frozenset[str]:
+    """The limits that its door did not have to keep then."""
+    return frozenset(fields["limits.waived"].split(",")) if "limits.waived" in fields else frozenset()
 
 
 def place_of(fields: Mapping[str, str]) -> Place:

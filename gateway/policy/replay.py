@@ -11,12 +11,21 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 
 from gateway.policy.counting import CountingRules
-from gateway.policy.decide import refused_by, unfit_for
+from gateway.policy.decide import refused_by, unfit_for, unkept_by
+from gateway.policy.fronts import Waived
 from gateway.policy.model import Deny, FileEntry, Plan
 from gateway.policy.reasons import Reason
 from gateway.policy.recorded import NotRecorded, file_of, moment_of, number_of
 from gateway.policy.replay_changes import Change, Outcome, cause_of, changed, refusal
-from gateway.policy.replay_requests import InForce, Terms, closing_of, counted_as, in_force_of, terms_of, token_texts
+from gateway.policy.replay_requests import (
+    InForce,
+    Terms,
+    closing_of,
+    counted_as,
+    recorded_in_force,
+    terms_of,
+    token_texts,
+)
 from gateway.policy.replay_token import Passed, Said, Token
 from gateway.policy.replay_verdicts import LookUp, Verdicts
 from gateway.policy.ruleset import Rule, RuleSet
@@ -57,8 +66,9 @@ class Counts:
 
 
 class Replay:
-    """`since` (Unix s): requests before it are history, and not decided again. `hosts` (external_hosts; None: not
-    known) and `counting` are the settings'; `look_up` asks the geo databases of these kinds where an event has none.
+    """`since` (Unix s): requests before it are history, and not decided again. `hosts` (external_hosts) and `waived`
+    (None: not known), and `counting`, are the settings'; `look_up` asks the geo databases of these kinds where an event
+    has none.
 
         replay = Replay(candidate, counting=CountingRules())
         for fields in events:                       # of one shard after the other, each oldest first
@@ -73,6 +83,7 @@ class Replay:
         counting: CountingRules,
         since: float = 0.0,
         hosts: Collection[str] | None = None,
+        waived: Waived | None = None,
         look_up: LookUp | None = None,
         databases: Iterable[str] = (),
     ) -> None:
@@ -81,6 +92,7 @@ class Replay:
         self._counting = counting
         self._since = since
         self._hosts = hosts
+        self._waived = waived
         self._verdicts = Verdicts(candidate, look_up, databases)
         self._tokens: dict[str, Token] = {}
         self._sizes: dict[str, tuple[int, str]] = {}
@@ -159,7 +171,7 @@ class Replay:
 
     def _remember(self, token: Token, fields: Fields, at: float) -> None:
         if fields["type"] == "download.allowed":
-            token.remember(fields, at, in_force_of(fields.get("limits", "")), self._sizes)
+            token.remember(fields, at, recorded_in_force(fields), self._sizes)
 
     def _decided(self, token: Token, fields: Fields, at: float, reason: str) -> Sequence[Change]:
         texts = token_texts(fields)
@@ -181,18 +193,25 @@ class Replay:
         denied = refused_by(verdict, plan, account=terms.claims.account, view=fields.get("file.use") == "view")
         if denied is not None:
             return self._refused(token, fields, terms, at, denied)
+        in_force = terms.in_force(plan, verdict.limits, fields, self._waived)
+        if in_force.unkept:
+            unkept = unkept_by(in_force.front, in_force.unkept, verdict)
+            return self._refused(token, fields, terms, at, unkept, in_force=in_force)
         if reason in _AFTER_DECISION:
-            if terms.expires_at <= at and not token.ledger.has_transfers(counted_as(fields)):
-                return self._refused(token, fields, terms, at, Deny(Reason.TOKEN_EXPIRED, rule=verdict.rule))
-            self.counts.unchanged += 1
-            return ()
-        in_force = terms.in_force(plan, verdict.limits)
+            return self._not_had(token, fields, terms, at, verdict.rule)
         if not reason and token.stands(fields, at, terms, in_force):
             token.remember(fields, at, in_force, self._sizes)
             self.counts.unchanged += 1
             return ()
         passed = Passed(fields, at, terms, plan, verdict, in_force)
         return self._changes(token, token.ask(passed, self._sizes))
+
+    def _not_had(self, token: Token, fields: Fields, terms: Terms, at: float, rule: str | None) -> Sequence[Change]:
+        """It was let through, and refused by what no rule changes."""
+        if terms.expires_at <= at and not token.ledger.has_transfers(counted_as(fields)):
+            return self._refused(token, fields, terms, at, Deny(Reason.TOKEN_EXPIRED, rule=rule))
+        self.counts.unchanged += 1
+        return ()
 
     def _unfit(self, file: FileEntry, terms: Terms, plan: Plan, at: float, reason: str) -> Deny | None:
         unfit = unfit_for(terms.claims, file, plan, standing=terms.standing, hosts=self._hosts, now=at)

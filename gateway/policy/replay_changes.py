@@ -87,7 +87,18 @@ def cause_of(
             return f"{named} is not in the file" if isinstance(plan, Deny) else f"{named}: valid_for"
     if deny.reason is Reason.TOKEN_EXPIRED and terms.expires_at <= at:
         return _ended_by(terms, named)
+    if deny.reason is Reason.LIMIT_UNKEPT and in_force is not None:
+        owner = _owner(in_force.unkept[0], terms, named, limiting, in_force)
+        return f"{owner}, which the door {in_force.front} cannot keep"
     limit = "valid_after_first" if deny.reason is Reason.TOKEN_EXPIRED else deny.reason.text.removeprefix("limit.")
+    return _owner(limit, terms, named, limiting, in_force)
+
+
+def _owner(
+    limit: str, terms: Terms, named: str, limiting: Callable[[], Iterable[Rule]], in_force: InForce | None
+) -> str:
+    """Who sets the limit that is in force: the plan called so, the link or a rule."""
+    plan = terms.plan
     number = in_force.limits.get(limit) if in_force is not None else None
     written = limit if number is None else f"{limit}={BY_NAME[limit].write(number)}"
     if isinstance(plan, Plan) and plan.limits.get(limit) == number:

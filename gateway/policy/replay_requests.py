@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 
 from gateway.policy.decide import expiry_of, limits_of, plan_of
-from gateway.policy.fronts import is_sent_by_another
+from gateway.policy.fronts import FRONTS, HTTP, Kept, Waived, kept
 from gateway.policy.limits import BY_NAME, Rate, charges
 from gateway.policy.model import Charge, Claims, Deny, Device, Limits, Plan
-from gateway.policy.recorded import claims_of, number_of
+from gateway.policy.recorded import claims_of, front_of, number_of, waived_of
 from gateway.policy.recorded import limits_of as limits_written
 from gateway.policy.replay_ledger import Ask, Closing
 from gateway.policy.ruleset import RuleSet
@@ -32,6 +32,7 @@ _TOKEN = (
     "tier",
 )
 _NOBODY = Device(None, "", None)
+_NONE: frozenset[str] = frozenset()
 _RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})", re.IGNORECASE)
 _PARTIAL = "206"
 _UNTOLD = 1024 * 1024
@@ -39,12 +40,16 @@ _UNTOLD = 1024 * 1024
 
 
 class InForce:
-    """Limits in force, and what opening a transfer costs under them."""
+    """Limits in force at the door `front`, and what opening a transfer costs under them; `unkept` are those for which
+    that door refuses.
+    """
 
-    __slots__ = ("_charges", "_own", "_text", "_written", "limits")
+    __slots__ = ("_charges", "_own", "_text", "_written", "front", "limits", "unkept")
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, possible: Kept, front: str) -> None:
+        self.limits = limits = possible.limits
+        self.unkept = possible.unkept
+        self.front = front
         self._text = str(limits)
         self._written = _refusing(self._text)
         self._charges = charges(limits, _NOBODY)
@@ -55,8 +60,11 @@ class InForce:
             if charge.kind == "distinct" and charge.limit is not None
         ]
 
-    def is_written(self, text: str) -> bool:
-        """Whether an event's `limits` are these; the rate, which refuses nothing, aside."""
+    def is_written(self, fields: Fields) -> bool:
+        """Whether an event's `limits`, without the waived ones, are these; the rate, which refuses nothing, aside."""
+        text = fields.get("limits", "")
+        if "limits.waived" in fields:
+            return str(without(limits_written(text), {*waived_of(fields), Rate.name})) == self._written
         return text == self._text or _refusing(text) == self._written
 
     def charges(self, device: Device) -> Sequence[Charge]:
@@ -75,9 +83,23 @@ def _refusing(text: str) -> str:
 
 
 @lru_cache(4096)
-def in_force_of(text: str) -> InForce:
-    """Of an event's `limits`. Raises NotRecorded."""
-    return InForce(limits_written(text))
+def _in_force(text: str, front: str, spared: frozenset[str]) -> InForce:
+    """Of limits as `str(Limits(…))` writes them, where the door need not keep the spared ones. Raises NotRecorded."""
+    return InForce(kept(limits_written(text), front, {front: spared}), front)
+
+
+def recorded_in_force(fields: Fields) -> InForce:
+    """What an event says was in force. Raises NotRecorded."""
+    text = fields.get("limits", "")
+    if "limits.waived" in fields:
+        text = str(without(limits_written(text), waived_of(fields)))
+    return _in_force(text, front_of(fields), _NONE)
+
+
+def without(limits: Limits, names: Collection[str]) -> Limits:
+    for name in names:
+        limits = limits.without(name)
+    return limits
 
 
 class _Extended(Standing):
@@ -106,18 +128,23 @@ class Terms:
         self.expires_at = claims.expires_at
         if isinstance(self.plan, Plan):
             self.expires_at = expiry_of(claims, self.plan, self.standing)
-        self._of: tuple[Limits, InForce] | None = None
+        self._of: tuple[Limits, str, frozenset[str], InForce] | None = None
 
     @property
     def is_extended(self) -> bool:
         return self.standing is not _NOT_EXTENDED
 
-    def in_force(self, plan: Plan, by_rules: Limits) -> InForce:
-        """The limits of plan, token and rules together."""
-        if self._of is None or self._of[0] != by_rules:
+    def in_force(self, plan: Plan, by_rules: Limits, fields: Fields, waived: Waived | None) -> InForce:
+        """The limits of plan, token and rules together, at the event's door. `waived` are the settings'; None: they are
+        not known, and what was waived then is waived. Raises NotRecorded.
+        """
+        front, spared = front_of(fields), _NONE
+        if front != HTTP.name:
+            spared = waived_of(fields) if waived is None else waived.get(front, _NONE)
+        if self._of is None or self._of[:3] != (by_rules, front, spared):
             limits = limits_of(self.claims, plan, self.standing, by_rules)
-            self._of = (by_rules, in_force_of(str(limits)))
-        return self._of[1]
+            self._of = (by_rules, front, spared, _in_force(str(limits), front, spared))
+        return self._of[3]
 
 
 def token_texts(fields: Fields) -> tuple[str | None, ...]:
@@ -152,9 +179,10 @@ def ask_of(fields: Fields, at: float, in_force: InForce, sizes: Sizes) -> Ask:
     if asked is not None:
         length = number_of(asked, "bytes.asked")
         start = start if status == _PARTIAL or status is None or fields["type"] == "download.denied" else 0
-    elsewhere = is_sent_by_another(fields)
-    if elsewhere:
-        size, etag, start, length = 0, "", 0, 0
+    elsewhere = key.startswith("url:")
+    if not elsewhere and length and FRONTS[in_force.front].hands_over and fields.get("http.request.method") == "GET":
+        # As services.gatekeeper asks it: of bytes that others send nothing is known.
+        elsewhere, size, etag, start, length = True, 0, "", 0, 0
     return Ask(
         fields.get("request.id", ""), counted_as(fields), at, size, etag, start, length, elsewhere, device,
         in_force.charges(device),

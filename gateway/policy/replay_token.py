@@ -68,12 +68,13 @@ class Token:
         reason = fields.get("reason", "")
         if not reason and "unchecked" in fields:
             return True
-        if self.diverged or at >= terms.expires_at or not in_force.is_written(fields.get("limits", "")):
+        if self.diverged or at >= terms.expires_at or not in_force.is_written(fields):
             return False
         if reason == Reason.TOKEN_EXPIRED.text:
             # It was too late after the first download, which may lie before the first event there is.
             return in_force.limits.get(ValidAfterFirst.name) is not None
-        return not reason or reason.startswith("limit.")
+        # What a door cannot keep is refused before the ledger is asked.
+        return not reason or (reason.startswith("limit.") and reason != Reason.LIMIT_UNKEPT.text)
 
     def ask(self, passed: Passed, sizes: Sizes) -> Iterator[Said]:
         """What the ledger says of a request; nothing yet where it waits for a place. Raises NotRecorded."""

@@ -6,14 +6,17 @@ Each is told like a mistake, at its place and with what would be right.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from functools import reduce
 
 from gateway.document import Mistake, Mistakes, Node, find, join, short
 from gateway.policy.conditions.base import Condition
 from gateway.policy.conditions.places import NetworkType
 from gateway.policy.conditions.requests import File, UserAgent
 from gateway.policy.conditions.times import Before
+from gateway.policy.fronts import Refused, asks_beyond
+from gateway.policy.model import Limits
 from gateway.policy.reach import unreached
 from gateway.policy.ruleset import Rule, RuleSet
 
@@ -29,6 +32,7 @@ class Seen:
 
     `missing`: the databases that conditions ask and of which nobody could say whether the settings name them, each with
     the first such condition and its key. `now` and `modified` (the file's last change) in Unix seconds, `longest` in s.
+    `refused`: what the front doors of the settings cannot keep.
     """
 
     tree: Node
@@ -38,6 +42,7 @@ class Seen:
     now: float
     modified: float | None
     longest: int
+    refused: Refused = field(default_factory=dict)
 
 
 def advice(rules: RuleSet, seen: Seen) -> Sequence[Mistake]:
@@ -56,12 +61,34 @@ def advice(rules: RuleSet, seen: Seen) -> Sequence[Mistake]:
             if (text := _mistyped(rule, condition, seen.now)) is not None:
                 place = ("rules", index, "when", condition.key)
                 told.add(find(seen.tree, place), join(join(key, "when"), condition.key), text)
+    _beyond_doors(rules, seen, told)
     for name in sorted(set(seen.lists).difference(seen.used)):
         node = find(seen.tree, ("lists", name)).named
         told.add(node, join("lists", name), f"is used by no rule; write ${short(name)} in one, or remove it")
     for database, (node, key) in seen.missing.items():
         told.add(node, key, f"needs geo.{database} in the settings, and no settings were found; see that they name it")
     return told.found
+
+
+def _beyond_doors(rules: RuleSet, seen: Seen, told: Mistakes) -> None:
+    """Limits that lock out whoever comes by a door that cannot keep them."""
+    asked: list[tuple[tuple[str | int, ...], Limits]] = [
+        (("plans", name), plan.limits) for name, plan in rules.plans.items()
+    ]
+    asked += [
+        (("rules", index, "then", "limit"), rule.limits) for index, rule in enumerate(rules.rules) if not rule.observe
+    ]
+    for place, limits in asked:
+        for door, names in asks_beyond(limits, seen.refused):
+            for limit in names:
+                told.add(find(seen.tree, (*place, limit)), reduce(join, (*place, limit), ""), _beyond(door))
+
+
+def _beyond(door: str) -> str:
+    return (
+        f"cannot be kept by the door {door}, which the settings set up: links with it are refused there; take it out, "
+        f"or waive it in the settings (doors.{door}.waive)"
+    )
 
 
 def _unreached(rule: Rule, by: Sequence[Rule]) -> str:

@@ -204,6 +204,9 @@ def _is(found: Trace) -> str:
     decision = found.decision
     if isinstance(decision, Deny) and decision.reason is Reason.VIEW_NOT_ALLOWED:
         return f"deny, for {f'the plan {decision.plan}' if decision.plan else 'no plan'} has no view"
+    if isinstance(decision, Deny) and decision.reason is Reason.LIMIT_UNKEPT:
+        names = " and ".join(each.name for each in found.limits if each.state == "unkept")
+        return f"deny, for this front door cannot keep {names}"
     if isinstance(decision, Deny) and not _was_judged(found):
         return f"deny, {decision.reason.text}"
     if decision.rule is None:
@@ -222,7 +225,7 @@ def _why_not(rule: str, found: Trace) -> Iterable[str]:
 
 
 def _was_judged(found: Trace) -> bool:
-    return found.refused_at in (None, "rules", "account", "view")
+    return found.refused_at in (None, "rules", "account", "view", "door")
 
 
 def _other_limits(expected: Limits, found: Iterable[InForce]) -> Iterable[str]:

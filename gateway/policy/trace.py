@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from gateway.policy.conditions.base import Condition
 from gateway.policy.conditions.combined import leaves
 from gateway.policy.decide import Policy, decide, expiry_of, limits_of, plan_of
+from gateway.policy.fronts import FRONTS, Waived, refused_at
 from gateway.policy.given import Given
 from gateway.policy.model import (
     Claims,
@@ -29,9 +30,10 @@ from gateway.policy.reasons import Reason
 from gateway.policy.ruleset import Rule, RuleSet
 from gateway.policy.standing import Standing
 
-Gate = Literal["frozen", "revoked", "order", "token", "rules", "account", "view"]
-GATES: tuple[Gate, ...] = ("frozen", "revoked", "order", "token", "rules", "account", "view")
-"""What can refuse before the ledger's limits, in this order; `token`: its networks, lifetime, plan and file."""
+Gate = Literal["frozen", "revoked", "order", "token", "rules", "account", "view", "door"]
+GATES: tuple[Gate, ...] = get_args(Gate)
+"""What can refuse before the ledger's limits, in this order; `token`: its networks, lifetime, plan and file;
+`door`: what the front door cannot keep."""
 _OF_REASON: dict[Reason, Gate] = {
     Reason.FROZEN: "frozen",
     Reason.ORDER_UNPAID: "order",
@@ -39,6 +41,7 @@ _OF_REASON: dict[Reason, Gate] = {
     Reason.RULE_DENIED: "rules",
     Reason.ACCOUNT_REQUIRED: "account",
     Reason.VIEW_NOT_ALLOWED: "view",
+    Reason.LIMIT_UNKEPT: "door",
 }
 
 
@@ -76,11 +79,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """One limit, its number (see Limits), and who sets it: `plan NAME`, `token` or `rule NAME`."""
+    """One limit, its number (see Limits), and who sets it: `plan NAME`, `token` or `rule NAME`. `state`: whether the
+    request's door keeps it, cannot, or does not have to.
+    """
 
     name: str
     value: int
     source: str
+    state: Literal["kept", "unkept", "waived"] = "kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +117,7 @@ def trace(given: Given, policy: Policy) -> Trace:
         return Trace(decision, refused_at, None, (), (), expiry_of(facts.claims, Plan(""), policy.standing))
     asked = refused_at is None or GATES.index(refused_at) >= GATES.index("rules")
     steps = tuple(walk(policy.rules, replace(facts, plan=plan.name or None))) if asked else ()
-    limits = _in_force(facts.claims, plan, policy.standing, steps)
+    limits = _at_door(_in_force(facts.claims, plan, policy.standing, steps), given.front, policy.waived)
     return Trace(decision, refused_at, plan, steps, limits, expiry_of(facts.claims, plan, policy.standing))
 
 
@@ -184,6 +190,14 @@ def _in_force(claims: Claims, plan: Plan, standing: Standing, steps: Iterable[St
     )
 
 
+def _at_door(limits: Iterable[InForce], front: str, waived: Waived) -> tuple[InForce, ...]:
+    door, refused = FRONTS[front], refused_at(FRONTS[front], waived)
+    return tuple(
+        each if each.name in door.limits else replace(each, state="unkept" if each.name in refused else "waived")
+        for each in limits
+    )
+
+
 def _request(given: Given) -> DownloadRequest:
     return DownloadRequest(
         request_id="",
@@ -194,4 +208,5 @@ def _request(given: Given) -> DownloadRequest:
         client_network="",
         user_agent=given.facts.user_agent,
         view=given.view,
+        front=given.front,
     )

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
+import shutil
 import socket
+import subprocess
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from aiohttp import ClientSession
 
 from gateway.backends import files
-from gateway.backends.files import FolderStore
+from gateway.backends.files import FolderStore, nginx_etag, strong_etag
 from gateway.errors import FileMissing, OriginChanged, OriginDown, OriginTimeout
+from gateway.http.preconditions import http_date
 from gateway.policy.model import ByteRange
 
 as_user = pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -193,3 +200,77 @@ async def test_a_disk_that_hangs_is_left_and_what_it_opens_late_is_closed(root, 
         await asyncio.to_thread(thread.join, 5)
     await asyncio.get_running_loop().shutdown_default_executor()
     assert open_descriptors() == before
+
+
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+MOMENTS = (0, 1, 999_999_999, 1_700_000_000 * 10**9, 1_700_000_000 * 10**9 + 999_999_999, (2**32 + 5) * 10**9)
+"""Times of change in nanoseconds."""
+SIZES = (0, 1, 255, 65_536, 5_000_000_000)
+
+
+@pytest.fixture(scope="module")
+def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A folder and the address at which a real nginx serves it."""
+    if NGINX is None:
+        pytest.skip("nginx is not on this machine")
+    folder = tmp_path_factory.mktemp("nginx")
+    (folder / "files").mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    paths = " ".join(
+        f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (folder / "nginx.conf").write_text(
+        f"daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log; events {{}}\n"
+        f"http {{ access_log off; {paths} server {{ listen 127.0.0.1:{port}; root {folder}/files; }} }}\n"
+    )
+    command = [NGINX, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                assert process.poll() is None, "nginx has ended"
+                assert time.monotonic() < until, "nginx does not listen"
+                time.sleep(0.02)
+        yield folder / "files", f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+async def test_behind_nginx_a_file_has_the_etag_and_the_time_that_nginx_gives_it(nginx) -> None:
+    root, address = nginx
+    store = FolderStore(root, etag=nginx_etag)
+    etags = set()
+    async with ClientSession() as client:
+        for moment, size in itertools.product(MOMENTS, SIZES):
+            path = root / f"{moment}-{size}"
+            path.touch()
+            os.truncate(path, size)
+            os.utime(path, ns=(moment, moment))
+            stored = await store.stat(path.name)
+            async with client.head(f"{address}/{path.name}") as answer:
+                assert answer.status == 200
+                told = (answer.headers["ETag"], int(answer.headers["Content-Length"]), answer.headers["Last-Modified"])
+            assert told == (stored.etag, stored.size, http_date(stored.last_modified)), path.name
+            etags.add(stored.etag)
+            headers = {"If-None-Match": stored.etag}
+            async with client.get(f"{address}/{path.name}", headers=headers) as answer:
+                assert answer.status == 304
+    await store.close()
+    assert len(etags) == len({moment // 10**9 for moment in MOMENTS}) * len(SIZES)
+
+
+def test_by_itself_a_file_has_an_etag_that_tells_more(root: Path) -> None:
+    """A file that was moved into the place of another, with its second and size: nginx's own cannot tell it."""
+    before = (root / "a.pdf").stat()
+    (root / "b").write_bytes(b"insidE")
+    os.utime(root / "b", ns=(before.st_mtime_ns, before.st_mtime_ns))
+    after = (root / "b").replace(root / "a.pdf").stat()
+    assert strong_etag(before) != strong_etag(after)
+    assert nginx_etag(before) == nginx_etag(after)

@@ -390,3 +390,28 @@ def test_a_file_that_is_not_in_the_bucket(run: Run, bucket: tuple[Any, str, Path
 def test_every_check_is_explained() -> None:
     text = (Path(__file__).parents[2] / "docs/doctor.md").read_text()
     assert re.findall(r"^## `(\w+)`", text, re.MULTILINE) == list(CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("doors", "said"),
+    [
+        ("", None),
+        ("doors: {mitm: {waive: [rate]}}", None),
+        (
+            "doors: {nginx: {redirect: /_gateway/}}",
+            "FAIL  doors        plan gold has concurrent and rate, which the door nginx cannot keep, so its links are",
+        ),
+        ("doors: {nginx: {redirect: /_gateway/, waive: [rate, concurrent]}}", "ok    doors        nginx can keep what"),
+    ],
+)
+def test_a_plan_that_a_door_cannot_keep(run: Run, tmp_path: Path, well: Path, doors: str, said: str | None) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("version: 1\nplans: {gold: {rate: 2MB/s, concurrent: 1}, plain: {}}\notherwise: allow\n")
+    well.write_text(f"{well.read_text()}\nrules: {rules}\n{doors}\n")
+    shown = run("doctor", "--config", well)
+    assert ("doors" in states(shown)) == (said is not None)
+    assert said is None or said in shown.stdout
+    assert shown.returncode == int(said is not None and said.startswith("FAIL"))
+    assert ("doors.nginx.waive: [concurrent, rate]\n" in shown.stdout) == bool(shown.returncode)
+    rules.write_text("version: 1\notherwise: maybe\n")
+    assert "doors" not in states(run("doctor", "--config", well)), "what is wrong with the file is said once"

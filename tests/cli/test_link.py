@@ -177,3 +177,12 @@ def test_a_link_cannot_loosen_its_plan(run: Run, config: Path, options: list[str
     refused = run("link", "create", "--file", "a", *options, "--config", config)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert line in refused.stderr
+
+
+def test_a_link_that_a_door_will_refuse_is_told_of(run: Run, config: Path) -> None:
+    config.write_text(f"{config.read_text()}doors: {{nginx: {{redirect: /_gateway/, waive: [concurrent]}}}}\n")
+    create = ("link", "create", "--file", "a", "--config", config)
+    plain, held = run(*create, "--concurrent", "1"), run(*create, "--rate", "1MB/s", "--concurrent", "1")
+    assert (plain.returncode, plain.stderr) == (0, "")
+    assert held.returncode == 0
+    assert held.stderr == "Note: the door nginx refuses this link, for it cannot keep rate; see `gateway doors`.\n"

@@ -321,3 +321,39 @@ def test_what_is_likely_mistyped_is_a_warning(run: Run, tmp_path: Path, when: st
 def test_unknown_networks_may_be_met_with_less_than_a_denial(check: Run) -> None:
     limited = rule("{network: [hosting, unknown]}", "{limit: {rate: 1MB/s}}")
     assert "warning" not in check(f"{HEAD}rules:\n{limited}", GATEWAY_GEO__ANONYMOUS="a.mmdb").stdout
+
+
+BEYOND = (
+    f"{HEAD}plans: {{gold: {{downloads: 5, rate: 2MB/s}}, plain: {{downloads: 5}}}}\nrules:\n"
+    f"{rule(then='{limit: {concurrent: 1}}')}{rule(name='b', then='{limit: {rate: 1MB/s}}', more=', mode: observe')}"
+)
+
+
+@pytest.mark.parametrize(
+    ("doors", "warned"),
+    [
+        ("", []),
+        ("doors: {nginx: {waive: [rate]}}", []),
+        ("doors: {nginx: {redirect: /_gateway/}}", ["plans.gold.rate", "rules[0].then.limit.concurrent"]),
+        ("doors: {nginx: {redirect: /_gateway/, waive: [rate]}}", ["rules[0].then.limit.concurrent"]),
+        ("doors: {nginx: {redirect: /_gateway/, waive: [rate, concurrent]}}", []),
+        ("doors: {nginx: {redirect: no path}}", []),
+    ],
+)
+def test_limits_that_a_door_of_the_settings_cannot_keep(check: Run, tmp_path: Path, doors: str, warned) -> None:
+    (tmp_path / "gateway.yaml").write_text(f"issuer: x\n{doors}\n")
+    found = json.loads(check(BEYOND, "--json", "--config", "gateway.yaml").stdout)
+    assert [each["key"] for each in found["warnings"]] == warned
+    for each in found["warnings"]:
+        assert each["text"].startswith("cannot be kept by the door nginx, which the settings set up")
+        assert each["text"].endswith("or waive it in the settings (doors.nginx.waive)")
+        assert each["column"], "it is underlined"
+
+
+def test_limits_that_a_door_cannot_keep_of_the_rules_that_the_settings_name(run: Run, config: Path, tmp_path) -> None:
+    (tmp_path / "r.yaml").write_text(BEYOND)
+    config.write_text(f"{config.read_text()}rules: {tmp_path}/r.yaml\ndoors: {{nginx: {{redirect: /_gateway/}}}}\n")
+    shown = run("rules", "check", "--config", config)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "warning: plans.gold.rate: cannot be kept by the door nginx" in shown.stdout
+    assert run("rules", "check", "--strict", "--config", config).returncode == 1

@@ -114,7 +114,13 @@ def test_the_same_as_json(run: Run, rules: Path) -> None:
         "failed": "ip: 203.0.113.0/24",
         "seen": "ip is unknown",
     }
-    assert found["limits"][0] == {"name": "downloads", "limit": 5, "from": "plan standard", "used": None}
+    assert found["limits"][0] == {
+        "name": "downloads",
+        "limit": 5,
+        "from": "plan standard",
+        "used": None,
+        "state": "kept",
+    }
 
 
 def test_what_explain_was_given_is_a_test(run: Run, rules: Path) -> None:
@@ -211,7 +217,9 @@ def test_a_link_by_its_address_with_what_was_used_of_it(run: Run, settings: Path
     )  # fmt: skip
     lines = explained(run, "--link", str(link["link"]), "--config", settings)
     assert lines[0] == "allow by otherwise"
-    assert "checks  frozen ok, revoked ok, order not asked, token ok, rules ok, account ok, view ok, limits ok" in lines
+    checks = "checks  frozen ok, revoked ok, order not asked, token ok, rules ok, account ok, view ok, door ok,"
+    at = lines.index(checks)
+    assert lines[at + 1] == "        limits ok"
     assert "  passed    slow (rules.yaml:6): not: {tier: [gold, silver]} – tier is gold" in lines
     assert "  downloads          2        token          0 used" in lines
     assert "  valid_after_first  3d       plan standard  no download yet" in lines
@@ -229,7 +237,13 @@ def test_a_link_by_its_address_with_what_was_used_of_it(run: Run, settings: Path
     used_up = document(run, "--link", str(link["token_id"]), "--config", settings)
     assert (used_up["outcome"], used_up["reason"], used_up["rule"]) == ("deny", "limit.downloads", "otherwise")
     assert used_up["checks"]["limits"] == "refused"
-    assert used_up["limits"][0] == {"name": "downloads", "limit": 2, "from": "token", "used": 2}
+    assert used_up["limits"][0] == {
+        "name": "downloads",
+        "limit": 2,
+        "from": "token",
+        "used": 2,
+        "state": "kept",
+    }
     assert explained(run, "--link", str(link["token_id"]), "--config", settings)[0] == "deny limit.downloads"
     for options in (("--file", "3"), ("--file", "c.pdf")):
         shown = run("rules", "explain", "--link", str(link["token_id"]), *options, "--config", settings)
@@ -403,3 +417,36 @@ def test_rules_whose_tests_fail_are_explained_all_the_same(run: Run, settings: P
     shown = run("rules", "explain", "--country", "IR", "--config", settings)
     assert shown.stdout.startswith("deny rule.denied by embargo")
     assert "a running gateway keeps the ones before: see `gateway rules test`" in shown.stderr
+
+
+def test_what_the_door_cannot_keep_is_why_it_refuses(run: Run, settings: Path) -> None:
+    slow = ("--tier", "none", "--front", "nginx")
+    lines = explained(run, "--rules", "rules.yaml", *slow)
+    assert lines[0].startswith("deny limit.unkept: The door nginx cannot keep rate;")
+    (given,) = [line for line in lines if line.startswith("given ")]
+    assert given.endswith(", front: nginx}")
+    (limit,) = [line for line in lines if line.startswith("  rate ")]
+    assert limit.split() == ["rate", "1MB/s", "rule", "slow", "the", "door", "nginx", "cannot", "keep", "it"]
+    assert explained(run, "--rules", "rules.yaml", *slow[:2])[0] == "allow by otherwise"
+    settings.write_text(f"{settings.read_text()}doors: {{nginx: {{waive: [rate]}}}}\n")
+    lines = explained(run, "--config", settings, *slow)
+    assert lines[0] == "allow by otherwise"
+    (limit,) = [line for line in lines if line.startswith("  rate ")]
+    assert limit.endswith("not kept: doors.nginx.waive in the settings gives it up")
+    found = document(run, "--config", settings, "--tier", "none", "--front", "auth")
+    assert (found["outcome"], found["reason"]) == ("deny", "limit.unkept")
+    assert {each["name"]: each["state"] for each in found["limits"]}["rate"] == "unkept"
+    shown = run("rules", "explain", "--rules", "rules.yaml", "--front", "side")
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert "--front: side is no front door; write one of http, mitm, nginx, auth" in shown.stderr
+
+
+def test_an_event_is_explained_at_its_own_door(run: Run, settings: Path, redis_db: str) -> None:
+    event = denied(front="nginx", reason="limit.unkept", tier="none", **{"geo.country.iso_code": "PL"})
+    with Redis.from_url(redis_db) as client:
+        client.xadd(f"gw:{{{shard_of('10001', 4)}}}:events", event)
+    lines = explained(run, "--event", "e-1", "--config", settings)
+    assert lines[0].startswith("then    deny limit.unkept")
+    assert lines[1].startswith("now     the file says deny limit.unkept: The door nginx cannot keep rate")
+    lines = explained(run, "--event", "e-1", "--front", "http", "--config", settings)
+    assert lines[1] == "now     the file says allow by otherwise, within its limits"

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from urllib.parse import quote
 
 import pytest
+from aiohttp import ClientSession
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
-from gateway.errors import FileMissing, OriginChanged
+from gateway.errors import FileMissing, OriginChanged, OriginDown
 from gateway.policy.model import ByteRange, StoredObject
-from gateway.store_ports import Body, FileBody
+from gateway.store_ports import Body, FileBody, Local
 
 DATA = bytes(range(256)) * 1000
 
@@ -199,3 +203,90 @@ async def test_a_cancelled_open_leaves_the_store_usable(shelf):
             if not isinstance(body, BaseException):
                 await body.aclose()
     assert await collect(await shelf.store.open(stored, ByteRange(0, 10))) == DATA[:10]
+
+
+async def fetched(url: str, headers: dict[str, str]) -> tuple[int, CIMultiDictProxy[str], bytes]:
+    """What another program gets for a located address, with nothing of ours but these headers."""
+    async with (
+        ClientSession(auto_decompress=False, skip_auto_headers=["Accept-Encoding"]) as client,
+        client.get(URL(url, encoded=True), headers=headers, allow_redirects=False) as answer,
+    ):
+        return answer.status, answer.headers, await answer.read()
+
+
+def asking(stored: StoredObject, part: ByteRange) -> dict[str, str]:
+    return {"If-Match": stored.etag, "Range": f"bytes={part.start}-{part.stop - 1}", "Accept-Encoding": "identity"}
+
+
+@pytest.mark.parametrize("key", ODD_KEYS)
+async def test_another_program_finds_the_object(shelf, tmp_path, key):
+    if shelf.name == "moto" and "\n" in key:
+        pytest.skip("moto cannot hold a key with a line feed")
+    data = DATA[:1000] + key.encode()
+    shelf.put(key, data)
+    stored = await shelf.store.stat(key)
+    located = await shelf.store.locate(stored)
+    if isinstance(located, Local):
+        assert (tmp_path / located.path).read_bytes() == data
+        assert quote(located.path).isascii()
+        return
+    for part in (ByteRange(0, stored.size), ByteRange(1, 2), ByteRange(7, stored.size)):
+        status, headers, body = await fetched(located.url, asking(stored, part))
+        assert body == data[part.start : part.stop]
+        located.check(part, status, headers)
+    assert located.url not in repr(located)
+    assert "X-Amz-Signature" in located.url
+    assert "X-Amz" not in repr(located)
+
+
+async def test_what_does_not_carry_the_part_is_told(shelf):
+    shelf.put("a.bin", DATA)
+    stored = await shelf.store.stat("a.bin")
+    located = await shelf.store.locate(stored)
+    if isinstance(located, Local):
+        pytest.skip("a folder's file is opened by whoever sends it")
+    part = ByteRange(10, 20)
+    status, headers, _ = await fetched(located.url, asking(stored, part))
+    located.check(part, status, headers)
+    for other in (ByteRange(10, 21), ByteRange(9, 20), ByteRange(0, stored.size)):
+        with pytest.raises(OriginDown):
+            located.check(other, status, headers)
+    for code, error in ((404, FileMissing), (412, OriginChanged), (416, OriginChanged), (403, OriginDown),
+                        (301, OriginDown), (500, OriginDown), (503, OriginDown), (204, OriginDown)):  # fmt: skip
+        with pytest.raises(error):
+            located.check(part, code, headers)
+
+    def changed(**named: str | None) -> CIMultiDictProxy[str]:
+        told = CIMultiDict(headers)
+        for name, value in named.items():
+            told.pop(name.replace("_", "-"), None)
+            if value is not None:
+                told[name.replace("_", "-")] = value
+        return CIMultiDictProxy(told)
+
+    for told, error in (
+        (changed(ETag='"another"'), OriginChanged),
+        (changed(ETag=None), OriginDown),
+        (changed(Content_Encoding="gzip"), OriginDown),
+        (changed(Content_Range="bytes 10-19/999"), OriginDown),
+        (changed(Content_Length="11"), OriginDown),
+    ):
+        with pytest.raises(error):
+            located.check(part, status, told)
+    # A store that ignores Range sends the whole file, which is another part; an error document is none at all.
+    with pytest.raises(OriginDown):
+        located.check(part, 200, changed(Content_Range=None, Content_Length=str(stored.size)))
+
+
+async def test_a_located_object_that_was_replaced_is_not_the_one_that_was_meant(shelf):
+    shelf.put("a.bin", DATA)
+    stored = await shelf.store.stat("a.bin")
+    located = await shelf.store.locate(stored)
+    if isinstance(located, Local):
+        pytest.skip("a folder's file is opened by whoever sends it")
+    shelf.put("a.bin", DATA[::-1])
+    status, headers, body = await fetched(located.url, asking(stored, ByteRange(0, 10)))
+    assert status == 412
+    assert DATA[::-1][:10] not in body
+    with pytest.raises(OriginChanged):
+        located.check(ByteRange(0, 10), status, headers)

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,6 +64,15 @@ CANDIDATES = {
     "otherwise": ("otherwise: allow", "otherwise: deny"),
     "an account": ("then: {limit: {downloads: 1}}", "then: require_account"),
 }
+AT_NGINX = {
+    "a rate": ("rules:\n", "rules:\n  - {name: slowly, when: {tier: gold}, then: {limit: {rate: 1MB/s}}}\n"),
+    "a waived limit": (
+        "rules:\n",
+        "rules:\n  - {name: one, when: {tier: gold}, then: {limit: {concurrent: 1, downloads: 1}}}\n",
+    ),
+    "a smaller plan": CANDIDATES["a smaller plan"],
+}
+NGINX = "doors: {nginx: {redirect: /_gateway/, waive: [concurrent]}}\n"
 TOKENS = (
     {},
     {"tier": "free"},
@@ -199,11 +208,11 @@ class World:
         paths = build_demo_databases(folder)
         self._settings = f"geo: {{city: {paths['city']}, asn: {paths['asn']}, anonymous: {paths['anonymous']}}}\n"
 
-    async def serve(self, rules: str, phases: Sequence[Sequence[Sequence[Step]]]) -> Served:
+    async def serve(self, rules: str, phases: Sequence[Sequence[Sequence[Step]]], doors: str = "") -> Served:
         with Redis.from_url(self._redis) as client:
             client.flushdb()
         self._clock.ahead = 0
-        async with self._open(self._settings, counting=COUNTING) as gateway:
+        async with self._open(self._settings + doors, counting=COUNTING) as gateway:
             for name in FILES:
                 gateway.file(name, SIZE)
             gateway.file("large.bin", LARGE)
@@ -289,8 +298,8 @@ async def world(open_gateway, redis_db, tmp_path, clock) -> World:
     return World(open_gateway, redis_db, folder, clock)
 
 
-def candidate(name: str) -> str:
-    old, new = CANDIDATES[name]
+def candidate(name: str, candidates: Mapping[str, tuple[str, str]] = CANDIDATES) -> str:
+    old, new = candidates[name]
     assert BASE.count(old) == 1
     return BASE.replace(old, new)
 
@@ -315,3 +324,28 @@ async def test_what_is_predicted_is_what_happens(world, tmp_path, name) -> None:
     back = happened(under_b, under_a)
     assert without_rule_of_allowed(predicted(under_b, a)) == without_rule_of_allowed(back)
     assert predicted(under_a, a) == {}
+
+
+at_nginx: list[Served] = []
+
+
+@pytest.mark.parametrize("name", list(AT_NGINX))
+async def test_what_is_predicted_of_downloads_that_nginx_serves_is_what_happens(world, tmp_path, name) -> None:
+    phases = traffic(SEED)[:2]
+    a, b = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    a.write_text(BASE)
+    b.write_text(candidate(name, AT_NGINX))
+    if not at_nginx:
+        at_nginx.append(await world.serve(BASE, phases, NGINX))
+    under_a = at_nginx[0]
+    assert {event["front"] for event in under_a.events if event["type"].startswith("download.")} == {"nginx"}
+    under_b = await world.serve(candidate(name, AT_NGINX), phases, NGINX)
+    waived = {"nginx": frozenset({"concurrent"})}
+    there = happened(under_a, under_b)
+    assert there, "nothing flips, so nothing is shown"
+    assert without_rule_of_allowed(predicted(under_a, b, waived=waived)) == without_rule_of_allowed(there)
+    back = happened(under_b, under_a)
+    assert without_rule_of_allowed(predicted(under_b, a, waived=waived)) == without_rule_of_allowed(back)
+    assert predicted(under_a, a, waived=waived) == {}
+    assert predicted(under_b, b, waived=waived) == {}
+    assert predicted(under_b, b) == {}, "without settings, what was waived then is waived"

@@ -31,6 +31,7 @@ PASSES = """\
 - {name: x, given: {customer: c-1, user_agent: "", method: HEAD, tier: gold}, expect: deny, by: nested}
 - {given: {plan: preview, view: true, file: b, country: PL, network: []}, expect: allow, limits: {}}
 - {given: {time: "2026-11-20T12:00:00+01:00", account: true}, expect: require_account}
+- {given: {front: nginx}, expect: deny}
 """
 FAILS = """\
 - {given: {country: CU}, expect: allow, would_deny: [tor], message: Hm., limits: {rate: 2MB/s, downloads: 5}}
@@ -65,7 +66,19 @@ WORDS = (
         '"',
         "# x",
     ),
-    *('"\\ud800"', '"\\e[2J"', "\u202e", "country: [PL]", "plan: gone", "view: true", "asn: 4294967295", "true", "PL"),
+    *(
+        '"\\ud800"',
+        '"\\e[2J"',
+        "\u202e",
+        "country: [PL]",
+        "plan: gone",
+        "view: true",
+        "front: nginx",
+        "front: side",
+        "asn: 4294967295",
+        "true",
+        "PL",
+    ),
 )
 
 

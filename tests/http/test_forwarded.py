@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.http.forwarded import client_address, network_of, parse_address
+from gateway.http.forwarded import client_address, is_trusted, network_of, parse_address
 
 TRUSTED = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
 PROXY = "10.0.0.1"
@@ -25,6 +25,27 @@ def test_an_untrusted_peer_is_the_client_whatever_it_says() -> None:
 def test_the_peer_is_unmapped_and_loses_its_scope(peer: str, address: str) -> None:
     assert client(("X-Forwarded-For", "1.2.3.4"), peer=peer) == address
     assert client(peer="fe80::1%eth0") == "fe80::1"
+
+
+@pytest.mark.parametrize(
+    ("peer", "trusted"),
+    [
+        ("10.0.0.1", True),
+        ("::ffff:10.0.0.1", True),
+        ("fd00::1", True),
+        ("fd00::1%eth0", True),
+        ("11.0.0.1", False),
+        ("::1", False),
+        ("2001:db8::10.0.0.1", False),
+        ("", False),
+        ("unix:", False),
+        ("10.0.0.1:80", False),
+        ("10.0.0", False),
+    ],
+)
+def test_which_peers_are_believed(peer: str, trusted: bool) -> None:
+    assert is_trusted(peer, TRUSTED) is trusted
+    assert is_trusted(peer, []) is False
 
 
 def test_a_peer_without_an_address_is_nobody() -> None:

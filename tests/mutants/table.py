@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from api_mutants import API
 from door_mutants import DOOR
+from front_mutants import FRONT
 from http_mutants import HTTP
 from journal_mutants import JOURNAL
 from ledger_mutants import LEDGER
@@ -12,4 +13,4 @@ from origin_mutants import ORIGIN
 from policy_mutants import POLICY
 from service_mutants import SERVICES
 
-MUTANTS = (*HTTP, *ORIGIN, *POLICY, *LEDGER, *SERVICES, *ORDERS, *DOOR, *API, *JOURNAL)
+MUTANTS = (*HTTP, *ORIGIN, *POLICY, *LEDGER, *SERVICES, *ORDERS, *DOOR, *FRONT, *API, *JOURNAL)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
+from types import MappingProxyType
 
 import pytest
 
 from gateway.policy.decide import Policy, decide, expiry_of, plan_of, requested_file
-from gateway.policy.limits import charges
+from gateway.policy.fronts import FRONTS, Waived
+from gateway.policy.limits import BY_NAME, charges
 from gateway.policy.model import (
     Allow,
     Charge,
@@ -68,9 +70,11 @@ def decided(
     using: Always | None = None,
     standing: Standing | None = None,
     hosts: tuple[str, ...] = (),
+    front: str = "http",
+    waived: Waived = MappingProxyType({}),
 ) -> Decision:
-    policy = Policy(using or rules(), standing or Standing(), hosts)
-    request = replace(REQUEST, view=view)
+    policy = Policy(using or rules(), standing or Standing(), hosts, waived=waived)
+    request = replace(REQUEST, view=view, front=front)
     return decide(claims, file, request, device=DEVICE, place=Place(), policy=policy, now=50)
 
 
@@ -182,3 +186,57 @@ def test_expiry(exp: int, iat: int | None, valid_for: int | None, extended: int 
 def test_files_are_counted_from_one(number: int, key: str | None) -> None:
     file = requested_file(CLAIMS, number)
     assert file == (Deny(Reason.FILE_UNKNOWN) if key is None else FileEntry(key=key))
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("front", FRONTS)
+def test_a_limit_that_the_door_cannot_keep_is_refused_whoever_sets_it(front: str, name: str) -> None:
+    limits = Limits(**{name: 7})
+    plan, verdict = Plan("p", limits), Verdict(True, "limiting", limits=limits, would_deny=("new",))
+    by_token, by_plan, by_rule = (
+        decided(replace(CLAIMS, limits=limits), front=front),
+        decided(using=rules(ALLOWED, plan, default="p"), front=front),
+        decided(using=rules(verdict), front=front),
+    )
+    for decision in (by_token, by_plan, by_rule):
+        if name in FRONTS[front].limits:
+            assert isinstance(decision, Allow)
+            assert (decision.limits, decision.waived) == (limits, ())
+            continue
+        assert isinstance(decision, Deny)
+        assert decision.reason is Reason.LIMIT_UNKEPT
+        assert decision.message is not None
+        assert f"{front} cannot keep {name}" in decision.message
+        assert f"doors.{front}.waive" in decision.message
+    if isinstance(by_rule, Deny) and isinstance(by_plan, Deny):
+        assert (by_rule.rule, by_rule.would_deny, by_plan.plan) == ("limiting", ("new",), "p")
+
+
+def test_what_is_waived_is_told_and_neither_charged_nor_paced() -> None:
+    claims = replace(CLAIMS, limits=Limits(downloads=5, concurrent=1, rate=1000))
+    both = {"nginx": frozenset({"concurrent", "rate"})}
+    decision = decided(claims, front="nginx", waived=both)
+    assert isinstance(decision, Allow)
+    assert (decision.limits, decision.waived) == (claims.limits, ("concurrent", "rate"))
+    assert (decision.charges, decision.rate) == (charges(Limits(downloads=5), DEVICE), None)
+    half = decided(claims, front="nginx", waived={"nginx": frozenset({"rate"})})
+    assert isinstance(half, Deny)
+    assert half.message is not None
+    assert "cannot keep concurrent;" in half.message
+    assert decided(claims, front="auth", waived=both) == replace(
+        half, message="The door auth cannot keep concurrent and rate; doors.auth.waive in the settings gives it up."
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"ip": (ip_network("198.51.100.0/24"),)}, Reason.TOKEN_IP),
+        ({"account": True}, Reason.ACCOUNT_REQUIRED),
+        ({}, Reason.LIMIT_UNKEPT),
+    ],
+)
+def test_what_any_door_refuses_comes_before_what_this_one_cannot_keep(changes, reason: Reason) -> None:
+    decision = decided(replace(CLAIMS, limits=Limits(rate=1), **changes), front="nginx")
+    assert isinstance(decision, Deny)
+    assert decision.reason is reason

@@ -266,3 +266,17 @@ def test_commands_can_be_pasted_whatever_the_names_are() -> None:
 def test_events_that_lack_everything_are_told_without_a_crash() -> None:
     bare = [{"type": kind, "token.id": "t"} for kind in ("download.denied", "download.finished", "download.lost")]
     assert len(diagnosis([], bare, NOW)) == 2
+
+
+def test_a_door_that_cannot_keep_the_links_limit_is_the_gateways_matter() -> None:
+    (found,) = diagnosis([link()], [denied(50, Reason.LIMIT_UNKEPT, front="nginx")], NOW)
+    assert (found.side, found.now) == ("gateway", True)
+    assert "a limit that the door it was used at (nginx) cannot keep" in found.text
+    assert "`gateway rules explain --event r50`" in found.todo
+    assert "`gateway doors` shows which" in found.todo
+    assert "waive" in found.todo
+
+
+def test_who_came_by_another_door_afterwards_is_well() -> None:
+    found = diagnosis([link()], [denied(50, Reason.LIMIT_UNKEPT, front="nginx"), *download(100)], NOW)
+    assert [each for each in found if each.now] == []

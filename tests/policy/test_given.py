@@ -38,16 +38,16 @@ def test_every_fact_in_its_place() -> None:
     found, mistakes = read("""
         {ip: "::ffff:203.0.113.9", country: PL, continent: EU, region: PL-14, asn: 64496, network: [tor, vpn],
          file: masters/a.wav, tier: gold, plan: preview, order: "10001", customer: c-1, user_agent: "", method: HEAD,
-         time: 2026-11-20T12:00:00.5+01:00, account: true, view: true}""")
+         time: 2026-11-20T12:00:00.5+01:00, account: true, view: true, front: nginx}""")
     assert mistakes == []
     claims = Claims("", "", 0, (), customer_id="c-1", order_id="10001", plan="preview", tier="gold", account=True)
     place = Place("PL", "EU", "PL-14", asn=64496, network=frozenset(("tor", "vpn")))
     moment = datetime(2026, 11, 20, 11, tzinfo=UTC).timestamp() + 0.5
     address = ip_address("203.0.113.9")
     expected = Facts(claims, FileEntry("masters/a.wav"), "preview", address, place, "HEAD", "", moment)
-    assert found == Given(expected, view=True)
+    assert found == Given(expected, view=True, front="nginx")
     assert set(KEYS).difference(written(found)) <= {kind.key for kind in INDEXED}
-    assert len(written(found)) == 16
+    assert len(written(found)) == 17
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,17 @@ def test_all_that_is_known() -> None:
     assert "secret" not in str(told)
 
 
+def test_the_door_and_what_it_did_not_keep() -> None:
+    limits = Limits(downloads=5, concurrent=1, rate=9)
+    told = describe(
+        replace(REQUEST, front="nginx"), decision=Allow(FILE, (), 1, limits=limits, waived=("concurrent", "rate"))
+    )
+    assert told == {
+        **SURE, "front": "nginx", "limits": "concurrent=1,downloads=5,rate=9", "limits.waived": "concurrent,rate"
+    }  # fmt: skip
+    assert "limits.waived" not in describe(REQUEST, decision=Allow(FILE, (), 1, limits=limits))
+
+
 def test_an_external_file_without_what_may_be_a_signature() -> None:
     one, other = (describe(REQUEST, file=FileEntry(None, f"https://cdn.example/dl?id={number}")) for number in (1, 2))
     assert one["file.key"] == other["file.key"] == "url:https://cdn.example/dl"

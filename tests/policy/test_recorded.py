@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from gateway.policy.conditions.requests import File
 from gateway.policy.events import new_event
+from gateway.policy.fronts import FRONTS
 from gateway.policy.limits import BY_NAME
 from gateway.policy.model import (
     NETWORK_TYPES,
+    Allow,
     Claims,
     DownloadRequest,
     FileEntry,
@@ -21,7 +23,7 @@ from gateway.policy.model import (
     Place,
 )
 from gateway.policy.record import describe
-from gateway.policy.recorded import NotRecorded, read_recorded
+from gateway.policy.recorded import NotRecorded, read_recorded, waived_of
 
 WORD = st.text(
     st.characters(min_codepoint=33, max_codepoint=0x17F, exclude_characters="\x7f"), min_size=1, max_size=20
@@ -68,8 +70,10 @@ PLACES = st.builds(
     address=st.sampled_from(["203.0.113.9", "2001:db8::1"]),
     at_ms=st.integers(10**12, 2 * 10**12),
     view=st.booleans(),
+    front=st.sampled_from(sorted(FRONTS)),
+    waived=st.lists(st.sampled_from(sorted(BY_NAME)), unique=True),
 )
-def test_what_is_written_is_read_back(claims, place, file, agent, address, at_ms, view) -> None:
+def test_what_is_written_is_read_back(claims, place, file, agent, address, at_ms, view, front, waived) -> None:
     request = DownloadRequest(
         "r",
         "t",
@@ -79,9 +83,13 @@ def test_what_is_written_is_read_back(claims, place, file, agent, address, at_ms
         str(ip_network(f"{address}/24", strict=False)),
         user_agent=agent,
         view=view,
+        front=front,
     )
-    event = new_event("download.allowed", "i", at_ms, describe(request, claims=claims, file=file, place=place))
+    allow = Allow(file, (), 1, limits=claims.limits, waived=tuple(waived))
+    told = describe(request, claims=claims, file=file, place=place, decision=allow)
+    event = new_event("download.allowed", "i", at_ms, told)
     found = read_recorded(event)
+    assert (found.front, waived_of(event)) == (front, frozenset(waived))
     kept = FileEntry(file.key, file.url and file.url.partition("?")[0])
     assert File.fact(found.facts(None)) == File.fact(replace(found, file=file).facts(None))
     assert (found.claims.expires_at, found.claims.plan, found.claims.limits) == (
@@ -118,6 +126,7 @@ def test_what_is_written_is_read_back(claims, place, file, agent, address, at_ms
         ({"token.issued_at": "-1"}, "its token.issued_at cannot be read"),
         ({"user_agent.original": "x" * 512}, "its user agent was too long to be kept whole"),
         ({"file.key": ""}, "it has no file.key"),
+        ({"front": "side"}, "its front door is none of this version"),
     ],
 )
 def test_what_is_missing_is_said(change: dict[str, str], said: str) -> None:
@@ -130,5 +139,6 @@ def test_what_is_missing_is_said(change: dict[str, str], said: str) -> None:
         "http.request.method": "GET",
     }
     assert read_recorded(whole).claims.token_id == "t"
+    assert read_recorded(whole).front == "http", "as it was before there were others"
     with pytest.raises(NotRecorded, match=said):
         read_recorded({**whole, **change})

@@ -12,6 +12,7 @@ from gateway.policy.conditions.places import Country
 from gateway.policy.conditions.requests import OfOrder, Patterns, UserAgent
 from gateway.policy.counting import CountingRules
 from gateway.policy.flips import Flips
+from gateway.policy.fronts import FRONTS
 from gateway.policy.model import Limits, Place, Plan
 from gateway.policy.replay import Replay
 from gateway.policy.replay_changes import Change, Outcome
@@ -348,3 +349,75 @@ def test_flips_are_gathered_by_order_customer_and_cause_most_first() -> None:
     assert [(group.buyer, group.requests) for group in flips.now("refused")] == [("order 2", 2), ("order 10001", 1)]
     assert flips.now("allowed") == []
     assert flips.now("refused")[0].document()["example"]["file"] == "a.bin"
+
+
+RATED = with_plan(Plan("p", Limits(rate=1_000_000)))
+RATE_WAIVED = {"limits": "rate=1000000", "limits__waived": "rate"}
+SPARED = {"nginx": frozenset({"rate"})}
+
+
+@pytest.mark.parametrize(
+    ("rules", "events", "waived", "expected"),
+    [
+        (RATED, allowed(), None, []),
+        (RATED, allowed(front="http"), None, []),
+        (RATED, allowed(front="nginx"), None, ["limit.unkept"]),
+        (RATED, allowed(front="mitm"), SPARED, ["limit.unkept"]),
+        (RATED, allowed(front="nginx"), SPARED, []),
+        # Without settings, what was waived then is waived; with settings they say it.
+        (RATED, allowed(front="nginx", **RATE_WAIVED), None, []),
+        (RATED, allowed(front="nginx", **RATE_WAIVED), SPARED, []),
+        (RATED, allowed(front="nginx", **RATE_WAIVED), {}, ["limit.unkept"]),
+        (RATED, denied("limit.unkept", front="nginx"), None, []),
+        (RATED, denied("limit.unkept", front="nginx"), SPARED, [""]),
+        (OPEN, denied("limit.unkept", front="nginx"), None, [""]),
+        (RuleSet(rules=(NO_ORDER,)), denied("limit.unkept", front="nginx"), None, ["rule.denied"]),
+        (RATED, denied("file.missing", front="nginx"), None, ["limit.unkept"]),
+    ],
+)
+def test_a_request_is_decided_by_what_its_door_can_keep(rules, events, waived, expected) -> None:
+    found, changes = replayed(rules, events, waived=waived)
+    assert [change.after.reason for change in changes] == expected
+    assert found.counts.unchanged == 1 - len(changes)
+
+
+@pytest.mark.parametrize(
+    ("rules", "more", "cause"),
+    [
+        (RATED, {}, "plan p: rate=1MB/s"),
+        (OPEN, {"token__limits": "rate=2000000"}, "the link: rate=2MB/s"),
+        (RuleSet(rules=(Rule("one", (), "limit", limits=Limits(concurrent=1)),)), {}, "rule one: concurrent=1"),
+    ],
+)
+def test_who_asked_what_the_door_cannot_keep_is_named(rules, more, cause) -> None:
+    _, changes = replayed(rules, allowed(front="nginx", **more))
+    assert [(each.after, each.cause) for each in changes] == [
+        (Outcome("limit.unkept", "otherwise"), f"{cause}, which the door nginx cannot keep")
+    ]
+
+
+def test_whom_a_door_need_not_refuse_any_more_is_named() -> None:
+    _, changes = replayed(OPEN, denied("limit.unkept", front="nginx"))
+    assert [(change.kind, change.cause) for change in changes] == [("allowed", "limit.unkept no longer refuses it")]
+
+
+@pytest.mark.parametrize(
+    ("front", "clock", "reason"),
+    [("http", "12:01:01", ""), ("nginx", "12:00:59", ""), ("nginx", "12:01:01", "limit.downloads")],
+)
+def test_where_others_send_the_bytes_a_resume_is_free_for_the_repeat_window_alone(front, clock, reason) -> None:
+    """A rule that is gone refused the second half: what would have been had of it is the ledger's to say."""
+    half = SIZE // 2
+    delivered = {} if FRONTS[front].hands_over else {"bytes.delivered": str(half)}
+    opening, closing = allowed(front=front)
+    closing |= {"bytes.delivered": "0", **delivered}
+    (resumed,) = denied("rule.denied", request__id="r2", front=front, http__request__range=f"bytes={half}-", rule="old")
+    resumed["time"] = f"2026-11-20T{clock}.000Z"
+    _, changes = replayed(with_plan(Plan("p", Limits(downloads=1))), [opening, closing, resumed])
+    assert [change.after.reason for change in changes] == [reason]
+
+
+def test_a_door_that_this_version_has_not_is_not_guessed_at() -> None:
+    found, changes = replayed(OPEN, allowed(front="side"))
+    assert changes == []
+    assert found.counts.not_redecidable == {"its front door is none of this version": 1}

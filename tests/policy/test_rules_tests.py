@@ -59,6 +59,10 @@ def wrong(text: str) -> list[str]:
         ("{given: {file: masters/a, country: IR}, expect: deny, by: embargo, message: Not there.}", ""),
         ("{given: {account: true}, expect: require_account}", ""),
         ("{given: {view: true}, expect: deny}", ""),
+        ("{given: {front: nginx}, expect: deny, by: otherwise}", ""),
+        ("{given: {front: nginx, plan: preview}, expect: allow}", ""),
+        ("{given: {front: mitm}, expect: allow}", "expected allow, is deny, for this front door cannot keep rate"),
+        ("{given: {front: auth}, expect: deny, limits: {downloads: 5, rate: 20MB/s}}", ""),
         ("{given: {view: true, plan: preview}, expect: allow, limits: {}}", ""),
         ("{given: {file: 'https://cdn.example.com/a'}, expect: allow}", ""),
         (

@@ -14,9 +14,11 @@ from gateway.document import Mistakes
 from gateway.policy.conditions import CONDITIONS
 from gateway.policy.conditions.base import Reader
 from gateway.policy.decide import Policy
+from gateway.policy.fronts import Waived
 from gateway.policy.given import Given, GivenReader, nothing_known
 from gateway.policy.model import Allow, Deny, Limits
 from gateway.policy.orders import Holding
+from gateway.policy.reasons import Reason
 from gateway.policy.rules_reader import read_ruleset
 from gateway.policy.ruleset import RuleSet
 from gateway.policy.standing import Command, Standing
@@ -43,6 +45,9 @@ rules:
   - {name: masters, when: {file: "masters/**"}, then: require_account}
 otherwise: allow
 """
+
+
+RATE_AT_NGINX: Waived = {"nginx": frozenset({"rate"})}
 
 
 def rules() -> RuleSet:
@@ -123,6 +128,25 @@ def test_whose_limits_are_in_force() -> None:
     assert found.decision.limits == Limits(**{each.name: each.value for each in found.limits})
 
 
+@pytest.mark.parametrize(
+    ("front", "waived", "states"),
+    [
+        ("http", {}, {"kept"}),
+        ("nginx", {}, {"kept", "unkept"}),
+        ("nginx", RATE_AT_NGINX, {"kept", "waived"}),
+        ("mitm", RATE_AT_NGINX, {"kept", "unkept"}),
+    ],
+)
+def test_what_the_door_makes_of_each_limit(front: str, waived: Waived, states: set[str]) -> None:
+    given = asked(f"{{tier: free, front: {front}}}")
+    found = trace(given, Policy(rules(), Standing(), waived=waived))
+    assert {each.state for each in found.limits} == states
+    assert {each.name for each in found.limits if each.state != "kept"} <= {"rate"}
+    unkept = isinstance(found.decision, Deny) and found.decision.reason is Reason.LIMIT_UNKEPT
+    assert unkept == ("unkept" in states)
+    assert isinstance(found.decision, Deny) or found.decision.waived == (("rate",) if "waived" in states else ())
+
+
 def test_an_extension_ends_valid_after_first() -> None:
     given = asked("{tier: free}")
     standing = Standing()
@@ -148,6 +172,10 @@ def _revoked(given: Given) -> Policy:
         ("{tier: free, account: true}", lambda _: Policy(rules(), Standing()), "account"),
         ("{tier: free, view: true}", lambda _: Policy(rules(), Standing()), "view"),
         ("{tier: free, view: true, plan: preview}", lambda _: Policy(rules(), Standing()), None),
+        ("{tier: free, view: true, front: nginx}", lambda _: Policy(rules(), Standing()), "view"),
+        ("{tier: free, front: nginx}", lambda _: Policy(rules(), Standing()), "door"),
+        ("{tier: free, front: nginx}", lambda _: Policy(rules(), Standing(), waived=RATE_AT_NGINX), None),
+        ("{tier: free, front: auth}", lambda _: Policy(rules(), Standing(), waived=RATE_AT_NGINX), "door"),
     ],
 )
 def test_where_it_was_refused(text: str, policy: object, gate: str | None) -> None:

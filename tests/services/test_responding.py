@@ -21,8 +21,9 @@ REQUEST = DownloadRequest(
 )
 
 
-def plan(name: str = "a.pdf", stored: StoredObject = STORED, **changes: object):
-    return plan_response(replace(REQUEST, **changes), stored, name, now=1_800_000_000, boundary="b")
+def plan(name: str = "a.pdf", stored: StoredObject = STORED, *, handed: bool = False, **changes: object):
+    request = replace(REQUEST, **changes)
+    return plan_response(request, stored, name, now=1_800_000_000, boundary="b", handed=handed)
 
 
 @pytest.mark.parametrize(
@@ -111,3 +112,39 @@ def test_a_redirects_address_fits_a_header(url: str) -> None:
     assert location.isascii()
     assert location.isprintable()
     assert not set(location) & set(' "<>')
+
+
+WHOLE = (ByteRange(0, 1000),)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "length", "segments", "start", "full"),
+    [
+        ({}, 200, 1000, WHOLE, 0, True),
+        ({"range": "bytes=0-"}, 206, 1000, WHOLE, 0, True),
+        ({"range": "bytes=10-19"}, 206, 10, (ByteRange(10, 20),), 10, False),
+        ({"range": "bytes=-5"}, 206, 5, (ByteRange(995, 1000),), 995, False),
+        ({"range": "bytes=0-9,100-109"}, 200, 1000, WHOLE, 0, True),
+        ({"range": "bytes=10-19", "if_range": '"e"'}, 206, 10, (ByteRange(10, 20),), 10, False),
+        ({"range": "bytes=10-19", "if_range": '"x"'}, 200, 1000, WHOLE, 0, True),
+        # What has no body is ours to answer: nobody may be told where the file is.
+        ({"method": "HEAD"}, 200, 1000, (), 0, True),
+        ({"method": "HEAD", "range": "bytes=1-2"}, 200, 1000, (), 0, True),
+        ({"range": "bytes=1000-"}, 416, 0, (), 0, False),
+        ({"if_none_match": '"e"'}, 304, 0, (), 0, False),
+        ({"if_match": '"x"'}, 412, 0, (), 0, False),
+        ({"range": "bytes=0-9,100-109", "if_none_match": '"e"'}, 304, 0, (), 0, False),
+    ],
+)
+def test_plans_for_a_body_that_another_program_sends(changes, status, length, segments, start, full) -> None:
+    made = plan(**changes, handed=True)
+    assert (made.status, made.length, made.segments, made.start, made.full) == (status, length, segments, start, full)
+    assert made.elsewhere == made.sends_body == bool(segments)
+    own = plan(**changes)
+    assert (own.elsewhere, own.sends_body) == (False, made.sends_body)
+    assert made == replace(own, elsewhere=made.elsewhere) or "," in str(changes.get("range"))
+
+
+def test_an_empty_file_is_handed_to_nobody() -> None:
+    made = plan(stored=replace(STORED, size=0), handed=True)
+    assert (made.status, made.length, made.sends_body, made.elsewhere) == (200, 0, False, False)

@@ -17,6 +17,7 @@ from gateway.backends.redis_shards import RedisShards
 from gateway.backends.redis_verdicts import ROLLED_BACK, RedisVerdicts
 from gateway.errors import LedgerDown, LedgerFault, SettingsError
 from gateway.policy.decide import Policy
+from gateway.policy.fronts import Waived
 from gateway.policy.model import Allow, Claims, Deny, Device, DownloadRequest, FileEntry, Limits, Plan
 from gateway.policy.reasons import Reason
 from gateway.policy.rollback import Return, Tally, Terms, Watch
@@ -63,6 +64,7 @@ class Worker:
     copies: tuple[str, ...] = ()
     terms: Terms = TERMS
     proven: str = ""
+    waived: Waived = field(default_factory=dict)
     shown: list[tuple[str, str, str]] = field(default_factory=list)
     told: list[bool] = field(default_factory=list)
 
@@ -89,7 +91,7 @@ class Worker:
             RedisEventLog(self.wire, 1, RedisShards(self.wire, 1)),
             terms=self.terms,
             copies=self,
-            policy=lambda rules, case: Policy(rules, case.standing, (), case.holding),
+            policy=lambda rules, case: Policy(rules, case.standing, (), case.holding, self.waived),
             show=lambda what, version, wrong: self.shown.append((what, version, wrong)),
             tell=self.told.append,
         )
@@ -534,3 +536,19 @@ async def test_what_was_read_is_not_forgotten(wire: Wire) -> None:
     await wire.execute("DEL", ROLLED_BACK)
     await returns.learn()
     assert returns.why(rules("new")) == WHY
+
+
+@pytest.mark.parametrize(("waived", "returns"), [({}, False), ({"nginx": frozenset({"rate"})}, True)])
+async def test_the_proven_rules_are_asked_at_the_requests_own_door(workers, waived: Waived, returns: bool) -> None:
+    """Those who would have been refused before, too, because their door cannot keep their link's rate, are no loss."""
+    one = await workers(waived=waived)
+    await one.change("shut")
+    for number in range(30):
+        case = one.case(f"link {number}", limits=Limits(rate=1))
+        case = replace(case, request=replace(REQUEST, front="nginx"), decision=Deny(Reason.RULE_DENIED))
+        one.rollback.note(case, Reason.RULE_DENIED)
+    await rounds(one, 4)
+    assert one.rules.version == ("old" if returns else "shut")
+    if not returns:
+        total = await one.total("shut")
+        assert total.share == total.share_before == 1.0
