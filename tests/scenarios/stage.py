@@ -250,7 +250,7 @@ def write_places(folder: Path) -> dict[str, str]:
     """The geo databases of PLACES, as the setting `geo`."""
     written = {}
     for name, kind in (("city", "City"), ("asn", "ASN"), ("anonymous", "Anonymous-IP")):
-        writer = MMDBWriter(6, f"GeoIP2-{kind}", ipv4_compatible=True)
+        writer = MMDBWriter(6, f"{'GeoIP2' if kind == 'Anonymous-IP' else 'GeoLite2'}-{kind}", ipv4_compatible=True)
         for network, records in PLACES.items():
             if kind in records:
                 writer.insert_network(IPSet([network]), records[kind])
