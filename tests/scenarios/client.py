@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 from multidict import CIMultiDict
 
 PATIENCE = 20.0
-_BUFFER = 64 * 1024
-"""What a held answer may still take in; the rest stays where it comes from."""
+_BUFFER = 1 << 20
 
 
 @dataclass
@@ -36,12 +35,22 @@ class Exchange:
 
     @classmethod
     async def begin(
-        cls, base: str, request_line: str, headers: Iterable[tuple[str, str]], *, address: str, body: bytes = b""
+        cls,
+        base: str,
+        request_line: str,
+        headers: Iterable[tuple[str, str]],
+        *,
+        address: str,
+        body: bytes = b"",
+        buffer: int | None = None,
     ) -> Exchange:
-        """Send it and read the head of the answer. `request_line` without its protocol."""
+        """Send it and read the head of the answer. `request_line` without its protocol; `buffer`: so many bytes at
+        most are taken in unread.
+        """
         where = urlsplit(base)
         sock = socket.socket()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        if buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         sock.setblocking(False)
         sock.bind((address, 0))
         loop = asyncio.get_running_loop()
@@ -50,7 +59,7 @@ class Exchange:
         except BaseException:
             sock.close()
             raise
-        reader, writer = await asyncio.open_connection(sock=sock, limit=_BUFFER)
+        reader, writer = await asyncio.open_connection(sock=sock, limit=buffer or _BUFFER)
         given = list(headers)
         named = {name.lower() for name, _ in given}
         usual = {"Host": where.netloc, "User-Agent": "scenario/1", "Accept": "*/*", "Connection": "close"}

@@ -126,6 +126,12 @@ class Scenario(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     doors: list[str] | None = None
     because: str = ""
 
+    def settings_at(self, front: Front) -> dict[str, Any]:
+        """Those that mean something at this door: so it need not be opened once more for another's."""
+        own = {name: value for name, value in self.settings.get("doors", {}).items() if name == front.name}
+        rest = {name: value for name, value in self.settings.items() if name != "doors"}
+        return {**rest, "doors": own} if own else rest
+
 
 class Page(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """One file of them."""

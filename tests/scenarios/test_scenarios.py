@@ -20,15 +20,16 @@ PAGES = {path.stem: read(path) for path in sorted(HERE.glob("*.yaml"))}
 def rows() -> Iterator[object]:
     """By door, then by settings: so each process of a door is used up before the next one."""
     for name in DOORS:
+        front = FRONTS[name]
         listed = [(page, scenario) for page, scenarios in PAGES.items() for scenario in scenarios]
-        for page, scenario in sorted(listed, key=lambda each: json.dumps(each[1].settings, sort_keys=True)):
+        for page, scenario in sorted(listed, key=lambda each: json.dumps(each[1].settings_at(front), sort_keys=True)):
             yield pytest.param(name, scenario, id=f"{page}::{scenario.title}-{name}")
 
 
 @pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.parametrize(("door", "scenario"), list(rows()))
 async def test_scenario(open_door, door: str, scenario: Scenario) -> None:
-    opened = await open_door(door, scenario.settings)
+    opened = await open_door(door, scenario.settings_at(FRONTS[door]))
     player = Player(opened.stage, opened.door, scenario)
     if scenario.doors is None or door in scenario.doors:
         await player.play()
