@@ -1,13 +1,15 @@
 """`/auth`: another proxy asks whether it may answer a request, and answers it itself.
 
-It is believed only where it is a trusted proxy. What its client may have sent of these headers must not count: where
+It is believed only where it is a trusted proxy and shows the secret of the settings. What its client may have sent of these headers must not count: where
 several of them name the request, they must say the same.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import re
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from urllib.parse import parse_qsl
 
@@ -20,12 +22,12 @@ from gateway.front.handing import Handing
 from gateway.front.head import Head
 from gateway.front.intake import read_request
 from gateway.front.plain import Answer
-from gateway.http.forwarded import is_trusted
 from gateway.policy.fronts import AUTH
-from gateway.policy.model import Deny
+from gateway.policy.model import Deny, DownloadRequest
 from gateway.policy.reasons import Reason
 from gateway.services.broken import reason_of
 from gateway.services.gatekeeper import Admitted, Gatekeeper, Refused
+from gateway.services.responding import ResponsePlan, plan_response
 from gateway.services.settlement import Running, Settlement
 
 log = logging.getLogger(__name__)
@@ -34,20 +36,25 @@ TARGET = ("X-Forwarded-Uri", "X-Original-Uri", "X-Original-Url")
 METHOD = ("X-Forwarded-Method", "X-Original-Method")
 ASKED_FOR_ALL = ("statuses", "all")
 """`/auth?statuses=all`: for proxies that pass every status on."""
-UNTRUSTED = "Only a proxy that stands in trusted_proxies of the settings may ask here."
+UNTRUSTED = "Only a proxy that stands in trusted_proxies of the settings and shows doors.secret may ask here."
 UNCLEAR = (
     "The proxy must tell the request that it was asked, in X-Forwarded-Uri and X-Forwarded-Method, and take its client's "
     "own away."
 )
 PASSED = ("Content-Disposition", "Content-Type", "Content-Security-Policy", "Set-Cookie")
 """Headers of the answer that the proxy is to send with the file; told once more under names of their own."""
+_REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+_SECONDS = re.compile(r"[0-9]{1,6}")
 _BARE = {"Cache-Control": "private, no-store"}
 _FOR_NGINX = frozenset({200, 401, 403})
 """nginx's auth_request makes 500 of every other status."""
 
 
 class Auth:
-    """Decides as every door does, and tells where the bytes are; who sends them, and how many, is not known here."""
+    """Decides as every door does, and tells where the bytes are; who sends them, and how many, is not known here.
+
+    `note` is told of every refusal.
+    """
 
     def __init__(
         self,
@@ -57,16 +64,18 @@ class Auth:
         *,
         settlement: Settlement,
         handing: Handing,
+        note: Callable[[Deny], None],
     ) -> None:
         self._settings = settings
         self._gatekeeper = gatekeeper
         self._answers = answers
         self._settlement = settlement
         self._handing = handing
+        self._note = note
 
     async def answer(self, head: Head, request_id: str) -> Answer:
         """200 with where the bytes are, else the refusal that the proxy is to pass on."""
-        if not is_trusted(head.peer, self._settings.trusted_proxies):
+        if not self._settings.tells(head):
             return self._answers.explained(head, request_id, "auth.untrusted", 403, detail=UNTRUSTED)
         original = self._original(head)
         if original is None:
@@ -90,20 +99,38 @@ class Auth:
         admitted = await self._gatekeeper.admit(asked.unconditional())
         if isinstance(admitted, Refused):
             return self.refusal(head, admitted.request_id, admitted.deny)
-        return await self._allowed(head, admitted)
+        return await self._allowed(head, admitted, asked)
+
+    def refused(self, head: Head, request_id: str) -> Answer:
+        """The refusal that a proxy was told, for it to show; that of bytes it could not get, where it was told none.
+
+        Nothing is decided here, nor counted once more.
+        """
+        if not self._settings.tells(head):
+            return self._answers.explained(head, request_id, "auth.untrusted", 403, detail=UNTRUSTED)
+        told = {name: head.headers.get(f"X-Gateway-{name}", "") for name in ("Request-Id", "Reason", "Retry-After")}
+        if _REQUEST_ID.fullmatch(told["Request-Id"]):
+            request_id = told["Request-Id"]
+        try:
+            reason = Reason.named(told["Reason"] or Reason.ORIGIN_DOWN.text)
+        except KeyError:
+            return self._answers.explained(head, request_id, told["Reason"], 400)
+        retry_after = int(told["Retry-After"]) if _SECONDS.fullmatch(told["Retry-After"]) else None
+        return self._answers.refusal(head, request_id, Deny(reason, retry_after=retry_after))
 
     def refusal(self, head: Head, request_id: str, deny: Deny) -> Answer:
         """The refusal as everywhere, its status one that the asking proxy understands."""
+        self._note(deny)
         return self._mapped(head, self._answers.refusal(head, request_id, deny), deny.reason.text)
 
-    async def _allowed(self, head: Head, admitted: Admitted) -> Answer:
+    async def _allowed(self, head: Head, admitted: Admitted, asked: DownloadRequest) -> Answer:
         headers = self._answers.headers(admitted)
         if admitted.file.key is None:
             # The way to it is for the client: passed on like a refusal, of which it has the status.
             self._settle(admitted, "complete")
             return self._mapped(head, Answer(admitted.plan.status, headers, length=0), "elsewhere")
         try:
-            told = await self._handing.told(admitted)
+            told = await self._handing.told(admitted, _part_of(admitted, asked))
         except BaseException as error:
             if not isinstance(error, OriginError):
                 self._settle(admitted, "client_left")
@@ -136,6 +163,12 @@ class Auth:
         status = answer.status if head.query.get(name) == value else _for_nginx(answer.status)
         told = {"X-Gateway-Status": str(answer.status), "X-Gateway-Reason": reason}
         return replace(answer, status=status, headers={**answer.headers, **told})
+
+
+def _part_of(admitted: Admitted, asked: DownloadRequest) -> ResponsePlan:
+    """What to ask the bucket for: the range, where If-Range lets it stand (RFC 9110 §13.1.5). All is charged alike."""
+    ranged = replace(asked.unconditional(), range=asked.range, if_range=asked.if_range)
+    return plan_response(ranged, admitted.stored, "", now=int(time.time()), boundary="", handed=True)
 
 
 def _for_nginx(status: int) -> int:
