@@ -126,7 +126,9 @@ class Settings(Section):
             if other.startswith(f"{one}-"):
                 raise ValueError(f"shops: {one} and {other} could have orders of one id; rename one of them")
         if self.doors.nginx.redirect is not None and self.doors.secret is None:
-            raise ValueError("doors.nginx.redirect needs doors.secret, which nginx shows; `openssl rand -hex 16` makes one")
+            raise ValueError(
+                "doors.nginx.redirect needs doors.secret, which nginx shows; make one: openssl rand -hex 16"
+            )
         if self.when_redis_is_down == "allow" and self.journal is None:
             raise ValueError("when_redis_is_down: allow needs a journal to count afterwards; write journal: {path: …}")
         return self
@@ -169,7 +171,7 @@ def notes(settings: Settings) -> list[str]:
         "when_redis_is_down: allow: without Redis every genuine link is served, whatever its limits say": (
             settings.when_redis_is_down == "allow"
         ),
-        "doors.secret: is set, but trusted_proxies is empty; nobody is told where bytes lie, all go through the gateway": (
+        "doors.secret: is set, but trusted_proxies is empty; nobody is told where bytes lie, the gateway sends them all": (
             settings.doors.secret is not None and not settings.trusted_proxies
         ),
     }

@@ -1,14 +1,13 @@
 """`/auth`: another proxy asks whether it may answer a request, and answers it itself.
 
-It is believed only where it is a trusted proxy and shows the secret of the settings. What its client may have sent of these headers must not count: where
-several of them name the request, they must say the same.
+It is believed only where it is a trusted proxy and shows the secret of the settings. What its client may have sent of
+these headers must not count: where several of them name the request, they must say the same.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from urllib.parse import parse_qsl
@@ -23,11 +22,10 @@ from gateway.front.head import Head
 from gateway.front.intake import read_request
 from gateway.front.plain import Answer
 from gateway.policy.fronts import AUTH
-from gateway.policy.model import Deny, DownloadRequest
+from gateway.policy.model import Deny
 from gateway.policy.reasons import Reason
 from gateway.services.broken import reason_of
 from gateway.services.gatekeeper import Admitted, Gatekeeper, Refused
-from gateway.services.responding import ResponsePlan, plan_response
 from gateway.services.settlement import Running, Settlement
 
 log = logging.getLogger(__name__)
@@ -38,13 +36,14 @@ ASKED_FOR_ALL = ("statuses", "all")
 """`/auth?statuses=all`: for proxies that pass every status on."""
 UNTRUSTED = "Only a proxy that stands in trusted_proxies of the settings and shows doors.secret may ask here."
 UNCLEAR = (
-    "The proxy must tell the request that it was asked, in X-Forwarded-Uri and X-Forwarded-Method, and take its client's "
-    "own away."
+    "The proxy must tell the request that it was asked, in X-Forwarded-Uri and X-Forwarded-Method, and take its "
+    "client's own away."
 )
 PASSED = ("Content-Disposition", "Content-Type", "Content-Security-Policy", "Set-Cookie")
 """Headers of the answer that the proxy is to send with the file; told once more under names of their own."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 _SECONDS = re.compile(r"[0-9]{1,6}")
+UNSATISFIABLE = 416
 _BARE = {"Cache-Control": "private, no-store"}
 _FOR_NGINX = frozenset({200, 401, 403})
 """nginx's auth_request makes 500 of every other status."""
@@ -95,11 +94,11 @@ class Auth:
         if asked is None:
             answer = self._answers.explained(head, request_id, "request.address", 400)
             return self._mapped(head, answer, "request.address")
-        # The proxy answers these by itself, by its own validators; whatever it sends then is paid for.
-        admitted = await self._gatekeeper.admit(asked.unconditional())
+        # The proxy answers preconditions by itself, by its own validators; whatever it sends then is paid for.
+        admitted = await self._gatekeeper.admit(asked.without_preconditions())
         if isinstance(admitted, Refused):
             return self.refusal(head, admitted.request_id, admitted.deny)
-        return await self._allowed(head, admitted, asked)
+        return await self._allowed(head, admitted)
 
     def refused(self, head: Head, request_id: str) -> Answer:
         """The refusal that a proxy was told, for it to show; that of bytes it could not get, where it was told none.
@@ -123,14 +122,17 @@ class Auth:
         self._note(deny)
         return self._mapped(head, self._answers.refusal(head, request_id, deny), deny.reason.text)
 
-    async def _allowed(self, head: Head, admitted: Admitted, asked: DownloadRequest) -> Answer:
+    async def _allowed(self, head: Head, admitted: Admitted) -> Answer:
         headers = self._answers.headers(admitted)
+        if admitted.plan.status == UNSATISFIABLE:
+            # Costs nothing, so nothing may be sent: the proxy must not judge the range by itself.
+            return self._mapped(head, self._answers.bodiless(admitted), "range")
         if admitted.file.key is None:
             # The way to it is for the client: passed on like a refusal, of which it has the status.
             self._settle(admitted, "complete")
             return self._mapped(head, Answer(admitted.plan.status, headers, length=0), "elsewhere")
         try:
-            told = await self._handing.told(admitted, _part_of(admitted, asked))
+            told = await self._handing.told(admitted)
         except BaseException as error:
             if not isinstance(error, OriginError):
                 self._settle(admitted, "client_left")
@@ -163,12 +165,6 @@ class Auth:
         status = answer.status if head.query.get(name) == value else _for_nginx(answer.status)
         told = {"X-Gateway-Status": str(answer.status), "X-Gateway-Reason": reason}
         return replace(answer, status=status, headers={**answer.headers, **told})
-
-
-def _part_of(admitted: Admitted, asked: DownloadRequest) -> ResponsePlan:
-    """What to ask the bucket for: the range, where If-Range lets it stand (RFC 9110 §13.1.5). All is charged alike."""
-    ranged = replace(asked.unconditional(), range=asked.range, if_range=asked.if_range)
-    return plan_response(ranged, admitted.stored, "", now=int(time.time()), boundary="", handed=True)
 
 
 def _for_nginx(status: int) -> int:

@@ -9,7 +9,6 @@ import re
 from urllib.parse import quote
 
 from gateway.services.gatekeeper import Admitted
-from gateway.services.responding import ResponsePlan
 from gateway.store_ports import Local, ObjectStore
 
 PARTIAL = 206
@@ -25,15 +24,16 @@ class Handing:
 
     async def to_nginx(self, admitted: Admitted) -> dict[str, str]:
         """The headers by which nginx answers with the file itself. Raises OriginError."""
-        told = await self.told(admitted, admitted.plan)
+        told = await self.told(admitted)
         where = f"file/{told['X-Gateway-File']}" if "X-Gateway-File" in told else "bucket"
         return {**told, "X-Accel-Redirect": f"{self._redirect}{where}"}
 
-    async def told(self, admitted: Admitted, plan: ResponsePlan) -> dict[str, str]:
+    async def told(self, admitted: Admitted) -> dict[str, str]:
         """Where the bytes are: `X-Gateway-File`, a path below the folder, percent-encoded, and `X-Gateway-Path`, the
         same as it is; or `X-Gateway-Origin`, a signed address, to be asked with the Range and the If-Match that go with
-        it. `plan` says which range. Raises OriginError.
+        it. Raises OriginError.
         """
+        plan = admitted.plan
         located = await self._store.locate(admitted.stored)
         if isinstance(located, Local):
             plain = {} if _CONTROLS.search(located.path) else {"X-Gateway-Path": located.path}

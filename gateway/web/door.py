@@ -106,14 +106,12 @@ class Door:
     async def _answer(
         self, request: web.Request, head: Head, address: Address | None, request_id: str
     ) -> web.StreamResponse | Answer:
-        if address is None or (isinstance(address, AuthAddress | RefusedAddress) and self._settings.secret is None):
+        if address is None:
             return self._nowhere(head, request_id)
-        if isinstance(address, RefusedAddress):
-            return self._auth.refused(head, request_id)
         if isinstance(address, HookAddress):
             return await self._hooks.answer(request, address.shop, request_id)
-        if isinstance(address, AuthAddress):
-            return await self._ask(head, request_id)
+        if isinstance(address, AuthAddress | RefusedAddress):
+            return await self._ask(head, address, request_id)
         if head.method not in ("GET", "HEAD"):
             return self._answers.explained(head, request_id, "method.not_allowed", 405, more={"Allow": "GET, HEAD"})
         asked = read_request(
@@ -149,7 +147,11 @@ class Door:
 
     def _nowhere(self, head: Head, request_id: str) -> Answer:
         redirect = self._settings.redirect
-        if redirect is not None and head.path.startswith(redirect) and is_trusted(head.peer, self._settings.trusted_proxies):
+        if (
+            redirect is not None
+            and head.path.startswith(redirect)
+            and is_trusted(head.peer, self._settings.trusted_proxies)
+        ):
             log.error(NO_LOCATION, request_id, redirect, redirect)
             return self._refusal(head, request_id, Deny(Reason.ORIGIN_DOWN))
         return self._refusal(head, request_id, Deny(Reason.LINK_UNKNOWN))
@@ -162,7 +164,11 @@ class Door:
             return Reason.OVERLOAD
         return Reason.DRAINING if self._status.draining else None
 
-    async def _ask(self, head: Head, request_id: str) -> Answer:
+    async def _ask(self, head: Head, address: AuthAddress | RefusedAddress, request_id: str) -> Answer:
+        if self._settings.secret is None:
+            return self._nowhere(head, request_id)
+        if isinstance(address, RefusedAddress):
+            return self._auth.refused(head, request_id)
         try:
             if (late := await self._turn(request_id)) is not None:
                 return self._auth.refusal(head, request_id, Deny(late))

@@ -53,7 +53,10 @@ class Nginx:
             "set $gateway_secret CHANGE-ME;": f"set $gateway_secret {SECRET};",
         }
         if way == "auth-request" and files is None:
-            wanted |= {"            include from-folder.conf;": "", "# add_header Accept-Ranges": "add_header Accept-Ranges"}
+            wanted |= {
+                "            include from-folder.conf;": "",
+                "# add_header Accept-Ranges": "add_header Accept-Ranges",
+            }
         for old, new in (wanted | (changes or {})).items():
             assert text.count(old) == 1, f"{main.name} has not one {old}"
             text = text.replace(old, new)
