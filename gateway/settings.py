@@ -171,7 +171,7 @@ def notes(settings: Settings) -> list[str]:
         "when_redis_is_down: allow: without Redis every genuine link is served, whatever its limits say": (
             settings.when_redis_is_down == "allow"
         ),
-        "doors.secret: is set, but trusted_proxies is empty; nobody is told where bytes lie, the gateway sends them all": (
+        "doors.secret: is set and trusted_proxies is empty; no proxy is told where bytes lie": (
             settings.doors.secret is not None and not settings.trusted_proxies
         ),
     }

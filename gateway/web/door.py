@@ -236,9 +236,11 @@ class Door:
             self._settlement.finish(running, "client_left")
             raise
         self._settlement.finish(running, "complete")
+        headers = self._answers.headers(admitted) | more
         if admitted.file.key is not None:
             self._status.origin_ok = True
-        return Answer(admitted.plan.status, self._answers.headers(admitted) | more, length=0)
+            headers.pop("Accept-Ranges")  # nginx says so too, and would say it twice
+        return Answer(admitted.plan.status, headers, length=0)
 
     async def _send(self, request: web.Request, admitted: Admitted, delivery: Delivery) -> web.StreamResponse:
         response = web.StreamResponse(status=admitted.plan.status, headers=self._answers.headers(admitted))

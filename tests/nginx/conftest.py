@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiohttp import ClientSession, DummyCookieJar, web
 from nginx.proxy import ABSENT, PROGRAM, REDIRECT, SECRET, Nginx
+from nginx.stores import Bucket, Folder
 
 from gateway.backends.redis_client import Wire, connect
 from gateway.policy.keys import SigningKey, load_key
@@ -74,44 +74,6 @@ class Running:
 
     async def counted(self) -> int:
         return sum(int(event.get("counted", 0)) for event in await self.events() if event["type"] == "download.allowed")
-
-
-class Folder:
-    """The origin as a folder."""
-
-    def __init__(self, path: Path) -> None:
-        self.path: Path | None = path
-        path.mkdir()
-        self.origin = f'{{url: "file://{path}"}}'
-
-    def put(self, key: str, data: bytes) -> None:
-        assert self.path is not None
-        place = self.path / key
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(data)
-
-
-class Bucket:
-    """The origin as a bucket."""
-
-    path = None
-
-    def __init__(self, s3: Any) -> None:
-        self.s3 = s3
-        self.origin = (
-            f"{{url: s3://{s3.bucket}, endpoint: {s3.endpoint}, region: us-east-1, access_key: {s3.access_key}, "
-            f"secret_key: {s3.secret_key}}}"
-        )
-
-    def put(self, key: str, data: bytes) -> None:
-        self.s3.client.put_object(
-            Bucket=self.s3.bucket,
-            Key=key,
-            Body=data,
-            ContentType="text/html",
-            ContentDisposition="inline",
-            CacheControl="public",
-        )
 
 
 Opener = Callable[..., AbstractAsyncContextManager[Running]]
