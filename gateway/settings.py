@@ -125,6 +125,10 @@ class Settings(Section):
         for one, other in permutations(names, 2):
             if other.startswith(f"{one}-"):
                 raise ValueError(f"shops: {one} and {other} could have orders of one id; rename one of them")
+        if self.doors.nginx.redirect is not None and self.doors.secret is None:
+            raise ValueError(
+                "doors.nginx.redirect needs doors.secret, which nginx shows; make one: openssl rand -hex 16"
+            )
         if self.when_redis_is_down == "allow" and self.journal is None:
             raise ValueError("when_redis_is_down: allow needs a journal to count afterwards; write journal: {path: …}")
         return self
@@ -166,6 +170,9 @@ def notes(settings: Settings) -> list[str]:
         is None,
         "when_redis_is_down: allow: without Redis every genuine link is served, whatever its limits say": (
             settings.when_redis_is_down == "allow"
+        ),
+        "doors.secret: is set and trusted_proxies is empty; no proxy is told where bytes lie": (
+            settings.doors.secret is not None and not settings.trusted_proxies
         ),
     }
     return [line for line, is_so in lines.items() if is_so]

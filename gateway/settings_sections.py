@@ -19,6 +19,7 @@ from gateway.settings_values import (
     Address,
     Color,
     DatabaseUrl,
+    DoorSecret,
     FilePath,
     HttpUrl,
     InternalPath,
@@ -224,8 +225,12 @@ class AuthSettings(Section):
 
 
 class DoorsSettings(Section):
-    """The other front doors. `waive`: limits that a door cannot keep, and that a link may have there all the same."""
+    """The other front doors. `waive`: limits that a door cannot keep, and that a link may have there all the same.
 
+    `secret`: what a proxy shows, beside its address, to be told where bytes lie.
+    """
+
+    secret: DoorSecret | None = None
     mitm: MitmSettings = MitmSettings()
     nginx: NginxSettings = NginxSettings()
     auth: AuthSettings = AuthSettings()

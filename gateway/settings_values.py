@@ -23,6 +23,7 @@ REDIS_SCHEMES = ("redis", "rediss", "redis+sentinel", "redis+cluster", "unix", "
 
 _MAPPED = IPv6Network("::ffff:0:0/96")
 _INTERNAL = re.compile(r"/(?:[A-Za-z0-9_-]+/)+")
+_DOOR_SECRET = re.compile(r"[A-Za-z0-9_-]{16,128}")
 _SPELT = re.compile(r"(?:[A-Za-z0-9._~:/?\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2}|#)+")
 """What an address is written with (RFC 3986 §2)."""
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
@@ -92,6 +93,14 @@ def _internal_path(value: object) -> str:
     if not _INTERNAL.fullmatch(text):
         raise ValueError("is no internal location; write one of letters, digits, - and _, like /_gateway/")
     return text
+
+
+def _door_secret(value: object) -> SecretStr:
+    """A word that goes into a header of every request, as it is written."""
+    text = value.get_secret_value() if isinstance(value, SecretStr) else _text(value)
+    if not _DOOR_SECRET.fullmatch(text):
+        raise ValueError("is no secret of 16 to 128 letters, digits, - and _; make one with: openssl rand -hex 16")
+    return SecretStr(text)
 
 
 def _webhook_url(value: object) -> SecretStr:
@@ -251,6 +260,7 @@ Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 SizeOrZero = Annotated[int, BeforeValidator(_size), Field(ge=0)]
 FilePath = Annotated[Path, PlainValidator(_path)]
 Secret = Annotated[SecretStr, Field(min_length=1)]
+DoorSecret = Annotated[SecretStr, PlainValidator(_door_secret)]
 Address = Annotated[Listen, PlainValidator(_listen)]
 InternalPath = Annotated[str, PlainValidator(_internal_path)]
 HttpUrl = Annotated[str, PlainValidator(_http_url)]

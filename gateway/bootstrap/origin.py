@@ -22,7 +22,7 @@ def open_store(settings: Settings) -> ObjectStore:
     """The settings' origin; nothing is asked of it yet."""
     origin = settings.origin
     if origin.kind == "file":
-        by_nginx = settings.doors.nginx.redirect is not None
+        by_nginx = settings.doors.secret is not None
         return FolderStore(origin.folder, etag=nginx_etag if by_nginx else strong_etag)
     # botocore alone takes as long to import as the rest, and a folder's gateway and most commands do without it.
     from gateway.backends.s3 import S3Store  # noqa: PLC0415  botocore is slow to import

@@ -42,7 +42,12 @@ class AuthAddress:
     """`/auth`: where another proxy asks whether it may answer."""
 
 
-Address = LinkAddress | FileAddress | ZipAddress | HookAddress | AuthAddress
+@dataclass(frozen=True, slots=True)
+class RefusedAddress:
+    """`/auth/refused`: where it has the refusal shown that it was told, or that of bytes that never came."""
+
+
+Address = LinkAddress | FileAddress | ZipAddress | HookAddress | AuthAddress | RefusedAddress
 
 
 def parse_path(raw_path: str) -> Address | None:
@@ -60,4 +65,6 @@ def parse_path(raw_path: str) -> Address | None:
             return HookAddress(shop)
         case ["", "auth"]:
             return AuthAddress()
+        case ["", "auth", "refused"]:
+            return RefusedAddress()
     return None

@@ -5,8 +5,9 @@ They hold no policy: what is answered, and why, comes from the gatekeeper.
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ from gateway.front.intake import DEVICE_COOKIE, DEVICE_COOKIE_AGE
 from gateway.front.link_page import LinkPage
 from gateway.front.pages import Pages
 from gateway.front.plain import NOT_MODIFIED, Answer
+from gateway.http.forwarded import is_trusted
 from gateway.http.problem import CONTENT_TYPE, pick_language, wants_html
 from gateway.mail.letter import Brand
 from gateway.policy.model import Deny, DownloadRequest, Network
@@ -25,6 +27,7 @@ from gateway.services.gatekeeper import Admitted, Opened
 from gateway.settings import Settings
 from gateway.store_ports import ObjectStore
 
+SECRET_HEADER = "X-Gateway-Secret"  # noqa: S105  the name of a header
 SAFE = {
     "Cache-Control": "private, no-store",
     "Referrer-Policy": "no-referrer",
@@ -38,7 +41,8 @@ class DoorSettings:
     """What a door itself needs to know. `prefix` stands in front of our paths in the public address.
 
     `repeat_window` in seconds: so long a file that was just had may be had again for nothing. `redirect`: the location
-    of nginx in which it moves the bytes itself, None where it does not.
+    of nginx in which it moves the bytes itself, None where it does not. `secret`: what a proxy shows to be told where
+    bytes lie, None where none is.
     """
 
     trusted_proxies: Sequence[Network]
@@ -47,6 +51,18 @@ class DoorSettings:
     repeat_window: int
     brand: Brand
     redirect: str | None = None
+    secret: str | None = field(default=None, repr=False)
+
+    def tells(self, head: Head) -> bool:
+        """Whether who asks may be told where bytes lie.
+
+        Its address alone proves nothing: a plain proxy in front stands at a trusted one, and passes on what its
+        clients ask of it, and to them what it is told.
+        """
+        shown = head.header(SECRET_HEADER)
+        if self.secret is None or shown is None or not is_trusted(head.peer, self.trusted_proxies):
+            return False
+        return hmac.compare_digest(shown.encode("utf-8", "surrogateescape"), self.secret.encode())
 
 
 def door_settings(settings: Settings) -> DoorSettings:
@@ -59,6 +75,7 @@ def door_settings(settings: Settings) -> DoorSettings:
         repeat_window=settings.counting.repeat_window,
         brand=read_brand(settings),
         redirect=settings.doors.nginx.redirect,
+        secret=secret.get_secret_value() if (secret := settings.doors.secret) else None,
     )
 
 

@@ -1,13 +1,14 @@
 """`/auth`: another proxy asks whether it may answer a request, and answers it itself.
 
-It is believed only where it is a trusted proxy. What its client may have sent of these headers must not count: where
-several of them name the request, they must say the same.
+It is believed only where it is a trusted proxy and shows the secret of the settings. What its client may have sent of
+these headers must not count: where several of them name the request, they must say the same.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from urllib.parse import parse_qsl
 
@@ -20,7 +21,6 @@ from gateway.front.handing import Handing
 from gateway.front.head import Head
 from gateway.front.intake import read_request
 from gateway.front.plain import Answer
-from gateway.http.forwarded import is_trusted
 from gateway.policy.fronts import AUTH
 from gateway.policy.model import Deny
 from gateway.policy.reasons import Reason
@@ -34,20 +34,26 @@ TARGET = ("X-Forwarded-Uri", "X-Original-Uri", "X-Original-Url")
 METHOD = ("X-Forwarded-Method", "X-Original-Method")
 ASKED_FOR_ALL = ("statuses", "all")
 """`/auth?statuses=all`: for proxies that pass every status on."""
-UNTRUSTED = "Only a proxy that stands in trusted_proxies of the settings may ask here."
+UNTRUSTED = "Only a proxy that stands in trusted_proxies of the settings and shows doors.secret may ask here."
 UNCLEAR = (
-    "The proxy must tell the request that it was asked, in X-Forwarded-Uri and X-Forwarded-Method, "
-    "and take its client's own away."
+    "The proxy must tell the request that it was asked, in X-Forwarded-Uri and X-Forwarded-Method, and take its "
+    "client's own away."
 )
 PASSED = ("Content-Disposition", "Content-Type", "Content-Security-Policy", "Set-Cookie")
 """Headers of the answer that the proxy is to send with the file; told once more under names of their own."""
+_REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+_SECONDS = re.compile(r"[0-9]{1,6}")
+UNSATISFIABLE = 416
 _BARE = {"Cache-Control": "private, no-store"}
 _FOR_NGINX = frozenset({200, 401, 403})
 """nginx's auth_request makes 500 of every other status."""
 
 
 class Auth:
-    """Decides as every door does, and tells where the bytes are; who sends them, and how many, is not known here."""
+    """Decides as every door does, and tells where the bytes are; who sends them, and how many, is not known here.
+
+    `note` is told of every refusal.
+    """
 
     def __init__(
         self,
@@ -57,16 +63,18 @@ class Auth:
         *,
         settlement: Settlement,
         handing: Handing,
+        note: Callable[[Deny], None],
     ) -> None:
         self._settings = settings
         self._gatekeeper = gatekeeper
         self._answers = answers
         self._settlement = settlement
         self._handing = handing
+        self._note = note
 
     async def answer(self, head: Head, request_id: str) -> Answer:
         """200 with where the bytes are, else the refusal that the proxy is to pass on."""
-        if not is_trusted(head.peer, self._settings.trusted_proxies):
+        if not self._settings.tells(head):
             return self._answers.explained(head, request_id, "auth.untrusted", 403, detail=UNTRUSTED)
         original = self._original(head)
         if original is None:
@@ -86,18 +94,39 @@ class Auth:
         if asked is None:
             answer = self._answers.explained(head, request_id, "request.address", 400)
             return self._mapped(head, answer, "request.address")
-        # The proxy answers these by itself, by its own validators; whatever it sends then is paid for.
-        admitted = await self._gatekeeper.admit(asked.unconditional())
+        # The proxy answers preconditions by itself, by its own validators; whatever it sends then is paid for.
+        admitted = await self._gatekeeper.admit(asked.without_preconditions())
         if isinstance(admitted, Refused):
             return self.refusal(head, admitted.request_id, admitted.deny)
         return await self._allowed(head, admitted)
 
+    def refused(self, head: Head, request_id: str) -> Answer:
+        """The refusal that a proxy was told, for it to show; that of bytes it could not get, where it was told none.
+
+        Nothing is decided here, nor counted once more.
+        """
+        if not self._settings.tells(head):
+            return self._answers.explained(head, request_id, "auth.untrusted", 403, detail=UNTRUSTED)
+        told = {name: head.headers.get(f"X-Gateway-{name}", "") for name in ("Request-Id", "Reason", "Retry-After")}
+        if _REQUEST_ID.fullmatch(told["Request-Id"]):
+            request_id = told["Request-Id"]
+        try:
+            reason = Reason.named(told["Reason"] or Reason.ORIGIN_DOWN.text)
+        except KeyError:
+            return self._answers.explained(head, request_id, told["Reason"], 400)
+        retry_after = int(told["Retry-After"]) if _SECONDS.fullmatch(told["Retry-After"]) else None
+        return self._answers.refusal(head, request_id, Deny(reason, retry_after=retry_after))
+
     def refusal(self, head: Head, request_id: str, deny: Deny) -> Answer:
         """The refusal as everywhere, its status one that the asking proxy understands."""
+        self._note(deny)
         return self._mapped(head, self._answers.refusal(head, request_id, deny), deny.reason.text)
 
     async def _allowed(self, head: Head, admitted: Admitted) -> Answer:
         headers = self._answers.headers(admitted)
+        if admitted.plan.status == UNSATISFIABLE:
+            # Costs nothing, so nothing may be sent: the proxy must not judge the range by itself.
+            return self._mapped(head, self._answers.bodiless(admitted), "range")
         if admitted.file.key is None:
             # The way to it is for the client: passed on like a refusal, of which it has the status.
             self._settle(admitted, "complete")

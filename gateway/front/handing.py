@@ -5,12 +5,14 @@ A signed address is a bearer secret: it stands in these headers alone, and nginx
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote
 
 from gateway.services.gatekeeper import Admitted
 from gateway.store_ports import Local, ObjectStore
 
 PARTIAL = 206
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Handing:
@@ -27,13 +29,18 @@ class Handing:
         return {**told, "X-Accel-Redirect": f"{self._redirect}{where}"}
 
     async def told(self, admitted: Admitted) -> dict[str, str]:
-        """Where the bytes are: `X-Gateway-File`, a path below the folder, percent-encoded; or `X-Gateway-Origin`, a
-        signed address, to be asked with the Range and the If-Match that go with it. Raises OriginError.
+        """Where the bytes are: `X-Gateway-File`, a path below the folder, percent-encoded, and `X-Gateway-Path`, the
+        same as it is; or `X-Gateway-Origin`, a signed address, to be asked with the Range and the If-Match that go with
+        it. Raises OriginError.
         """
+        plan = admitted.plan
         located = await self._store.locate(admitted.stored)
         if isinstance(located, Local):
-            return {"X-Gateway-File": quote(located.path)}
+            plain = {} if _CONTROLS.search(located.path) else {"X-Gateway-Path": located.path}
+            return {"X-Gateway-File": quote(located.path), **plain}
+        if admitted.request.method == "HEAD":
+            return {}  # It would be the whole download, and HEAD counts nothing.
         told = {"X-Gateway-Origin": located.url, "X-Gateway-If-Match": admitted.stored.etag}
-        if admitted.plan.status == PARTIAL:
-            told["X-Gateway-Range"] = f"bytes={admitted.plan.start}-{admitted.plan.start + admitted.plan.length - 1}"
+        if plan.status == PARTIAL:
+            told["X-Gateway-Range"] = f"bytes={plan.start}-{plan.start + plan.length - 1}"
         return told

@@ -9,7 +9,16 @@ from aiohttp import web
 
 from gateway.bootstrap.services import Services
 from gateway.errors import FileMissing, OriginChanged, OriginError
-from gateway.front.addresses import Address, AuthAddress, FileAddress, HookAddress, LinkAddress, ZipAddress, parse_path
+from gateway.front.addresses import (
+    Address,
+    AuthAddress,
+    FileAddress,
+    HookAddress,
+    LinkAddress,
+    RefusedAddress,
+    ZipAddress,
+    parse_path,
+)
 from gateway.front.answers import Answers, DoorSettings
 from gateway.front.auth import Auth
 from gateway.front.handing import Handing
@@ -36,6 +45,7 @@ from gateway.web.status import WorkerStatus
 
 log = logging.getLogger(__name__)
 
+NO_LOCATION = "request %s: the proxy came back for %s, where it should have sent the file itself; it lacks location %s"
 REFUSED_FROM = 400
 WAIT_SECONDS = STAGE_SECONDS.labels("wait")
 ADMIT_SECONDS = STAGE_SECONDS.labels("admit")
@@ -59,7 +69,14 @@ class Door:
         self._turns = Turns()
         self._answers = Answers(settings, store=store, ledger=ledger)
         self._handing = Handing(store, settings.redirect)
-        self._auth = Auth(settings, self._gatekeeper, self._answers, settlement=self._settlement, handing=self._handing)
+        self._auth = Auth(
+            settings,
+            self._gatekeeper,
+            self._answers,
+            settlement=self._settlement,
+            handing=self._handing,
+            note=self._note,
+        )
         zipping = Zipping(
             self._gatekeeper,
             settings.brand.name,
@@ -90,11 +107,11 @@ class Door:
         self, request: web.Request, head: Head, address: Address | None, request_id: str
     ) -> web.StreamResponse | Answer:
         if address is None:
-            return self._refusal(head, request_id, Deny(Reason.LINK_UNKNOWN))
+            return self._nowhere(head, request_id)
         if isinstance(address, HookAddress):
             return await self._hooks.answer(request, address.shop, request_id)
-        if isinstance(address, AuthAddress):
-            return await self._ask(head, request_id)
+        if isinstance(address, AuthAddress | RefusedAddress):
+            return await self._ask(head, address, request_id)
         if head.method not in ("GET", "HEAD"):
             return self._answers.explained(head, request_id, "method.not_allowed", 405, more={"Allow": "GET, HEAD"})
         asked = read_request(
@@ -126,7 +143,18 @@ class Door:
         """Who sends the bytes: nginx only those of single files, and only where it is nginx that asks."""
         if self._settings.redirect is None or isinstance(address, ZipAddress):
             return HTTP.name
-        return NGINX.name if is_trusted(head.peer, self._settings.trusted_proxies) else HTTP.name
+        return NGINX.name if self._settings.tells(head) else HTTP.name
+
+    def _nowhere(self, head: Head, request_id: str) -> Answer:
+        redirect = self._settings.redirect
+        if (
+            redirect is not None
+            and head.path.startswith(redirect)
+            and is_trusted(head.peer, self._settings.trusted_proxies)
+        ):
+            log.error(NO_LOCATION, request_id, redirect, redirect)
+            return self._refusal(head, request_id, Deny(Reason.ORIGIN_DOWN))
+        return self._refusal(head, request_id, Deny(Reason.LINK_UNKNOWN))
 
     async def _turn(self, request_id: str) -> Reason | None:
         """Wait until this request may be decided. Why it may not, or None."""
@@ -136,7 +164,11 @@ class Door:
             return Reason.OVERLOAD
         return Reason.DRAINING if self._status.draining else None
 
-    async def _ask(self, head: Head, request_id: str) -> Answer:
+    async def _ask(self, head: Head, address: AuthAddress | RefusedAddress, request_id: str) -> Answer:
+        if self._settings.secret is None:
+            return self._nowhere(head, request_id)
+        if isinstance(address, RefusedAddress):
+            return self._auth.refused(head, request_id)
         try:
             if (late := await self._turn(request_id)) is not None:
                 return self._auth.refusal(head, request_id, Deny(late))
@@ -204,7 +236,11 @@ class Door:
             self._settlement.finish(running, "client_left")
             raise
         self._settlement.finish(running, "complete")
-        return Answer(admitted.plan.status, self._answers.headers(admitted) | more, length=0)
+        headers = self._answers.headers(admitted) | more
+        if admitted.file.key is not None:
+            self._status.origin_ok = True
+            headers.pop("Accept-Ranges")  # nginx says so too, and would say it twice
+        return Answer(admitted.plan.status, headers, length=0)
 
     async def _send(self, request: web.Request, admitted: Admitted, delivery: Delivery) -> web.StreamResponse:
         response = web.StreamResponse(status=admitted.plan.status, headers=self._answers.headers(admitted))
@@ -223,10 +259,13 @@ class Door:
         return self._refusal(head, refused.request_id, refused.deny)
 
     def _refusal(self, head: Head, request_id: str, deny: Deny) -> Answer:
+        self._note(deny)
+        return self._answers.refusal(head, request_id, deny)
+
+    def _note(self, deny: Deny) -> None:
         REFUSALS.labels(deny.reason.text).inc()
         if deny.reason in (Reason.ORIGIN_DOWN, Reason.ORIGIN_TIMEOUT):
             self._status.origin_ok = False
-        return self._answers.refusal(head, request_id, deny)
 
 
 def _head(request: web.Request) -> Head:
