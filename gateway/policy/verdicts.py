@@ -18,7 +18,7 @@ Outcome = Literal["allow", "deny", "require_account"]
 
 TOKEN, PLAN = "(token)", "(plan)"
 """What stands for a rule's name in a verdict that no rule gave."""
-_AFTER_RULES = frozenset({Reason.RULE_DENIED, Reason.ACCOUNT_REQUIRED, Reason.VIEW_NOT_ALLOWED})
+_AFTER_RULES = frozenset({Reason.RULE_DENIED, Reason.ACCOUNT_REQUIRED, Reason.VIEW_NOT_ALLOWED, Reason.LIMIT_UNKEPT})
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,10 +110,14 @@ Opener = Callable[..., AbstractAsyncContextManager[Running]]
 
 @pytest.fixture
 def open_gateway(redis_db: str, tmp_path: Path) -> Opener:
-    """Opens a worker with `more` lines of settings: several one after the other, or at once, on one folder of files."""
+    """Opens a worker with `more` lines of settings, and variables: several one after the other, or at once, on one
+    folder of files.
+    """
 
     @asynccontextmanager
-    async def opened(more: str = "", redis: str = redis_db, counting: str = COUNTING) -> AsyncIterator[Running]:
+    async def opened(
+        more: str = "", redis: str = redis_db, counting: str = COUNTING, **environ: str
+    ) -> AsyncIterator[Running]:
         folder = tmp_path / "files"
         folder.mkdir(exist_ok=True)
         settings_file = tmp_path / "gateway.yaml"
@@ -122,7 +126,7 @@ def open_gateway(redis_db: str, tmp_path: Path) -> Opener:
         text = SETTINGS.format(folder=folder, redis=redis, secret=SECRET, rules=rules, counting=counting)
         settings_file.write_text(text + more, encoding="utf-8")
         status = WorkerStatus()
-        app = await build_app(load(settings_file, {}), status)
+        app = await build_app(load(settings_file, environ), status)
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)

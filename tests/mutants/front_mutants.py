@@ -90,4 +90,22 @@ FRONT = (
         (" and reason != Reason.LIMIT_UNKEPT.text)", ")"),
         test="policy/test_replay.py::test_a_request_is_decided_by_what_its_door_can_keep",
     ),
+    mutant(
+        "headers of an untrusted peer are believed at /auth",
+        "front/auth.py",
+        ("        if not is_trusted(head.peer, self._settings.trusted_proxies):\n", "        if not head.peer:\n"),
+        test="door/test_auth_trust.py::test_who_is_no_trusted_proxy_learns_and_charges_nothing",
+    ),
+    mutant(
+        "/auth decides on the proxy's own GET",
+        "front/auth.py",
+        ("replace(head, method=methods[0], ", "replace(head, "),
+        test="door/test_auth_trust.py::test_the_method_is_the_buyers_and_not_the_asking_proxys",
+    ),
+    mutant(
+        "of two told addresses the first one counts",
+        "front/auth.py",
+        ("len(set(targets)) > 1 or ", ""),
+        test="door/test_auth_trust.py::test_what_is_told_in_two_voices_is_not_answered",
+    ),
 )

@@ -75,6 +75,7 @@ def test_what_a_candidate_says(
         (Deny(Reason.ACCOUNT_REQUIRED, rule="x"), True, [("x", "require_account")]),
         (Deny(Reason.ACCOUNT_REQUIRED), True, [("(token)", "require_account")]),
         (Deny(Reason.VIEW_NOT_ALLOWED, beside=BESIDE), True, [*BESIDE]),
+        (Deny(Reason.LIMIT_UNKEPT, rule="x", beside=BESIDE), True, [*BESIDE]),
         (Deny(Reason.TOKEN_REVOKED), False, []),
         (Deny(Reason.FROZEN), False, []),
     ],
