@@ -36,11 +36,11 @@ class Doors:
         self._opened: dict[str, asyncio.Task[Open]] = {}
 
     async def get(self, name: str, more: Mapping[str, Any], following: Mapping[str, Any] | None) -> Open:
-        """The door with `more` over its settings; meanwhile the one with the `following` ones begins to open."""
-        wanted = self._begin(name, more)
+        """The door with `more` over its settings; while it is used, the one with the `following` ones opens."""
+        door = await self._begin(name, more)
         if following is not None:
             self._begin(name, following)
-        return await wanted
+        return door
 
     async def close(self) -> None:
         """End all that was opened."""

@@ -78,6 +78,8 @@ class Player:
         for name, link in {"token": scenario.link, **scenario.links}.items():
             self.links[name] = made(link)
             self.sent.append(self.links[name].token)
+        # A row that failed may have left something that is still being settled.
+        await until(lambda: self.stage.leased() == 0, "a lease of an earlier row is still held")
         self.begin = self.seen = self.stage.last()
         # A settings' waiver is for a door that cannot keep a limit, so there it is not missed either.
         waived = scenario.settings.get("doors", {}).get(front.name, {}).get("waive", [])
