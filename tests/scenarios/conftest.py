@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,51 @@ class Open:
     leave: asyncio.Event
 
 
-Opener = Callable[[str, Mapping[str, Any]], Awaitable[Open]]
+class Doors:
+    """Opens each door once for each difference in the settings. `build` makes the stage for one."""
 
+    def __init__(self, build: Callable[[str, Mapping[str, Any]], Stage]) -> None:
+        self._build = build
+        self._opened: dict[str, asyncio.Task[Open]] = {}
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def open_door(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> AsyncIterator[Opener]:
-    """Opens a door with `more` over its settings, or gives the one that is open already."""
-    opened: dict[str, Open] = {}
-    absent: dict[str, str] = {}
+    async def get(self, name: str, more: Mapping[str, Any], following: Mapping[str, Any] | None) -> Open:
+        """The door with `more` over its settings; while it is used, the one with the `following` ones opens."""
+        door = await self._begin(name, more)
+        if following is not None:
+            self._begin(name, following)
+        return door
 
-    async def keep(name: str, stage: Stage, told: asyncio.Future[Opened], leave: asyncio.Event) -> None:
+    async def close(self) -> None:
+        """End all that was opened."""
+        results = await asyncio.gather(*self._opened.values(), return_exceptions=True)
+        opened = [result for result in results if isinstance(result, Open)]
+        for each in opened:
+            each.leave.set()
+        await asyncio.gather(*(each.task for each in opened))
+
+    def _begin(self, name: str, more: Mapping[str, Any]) -> asyncio.Task[Open]:
+        key = json.dumps([name, more], sort_keys=True)
+        if key not in self._opened:
+            self._opened[key] = asyncio.create_task(self._open(name, more))
+        return self._opened[key]
+
+    async def _open(self, name: str, more: Mapping[str, Any]) -> Open:
+        stage = self._build(name, more)
+        told: asyncio.Future[Opened] = asyncio.get_running_loop().create_future()
+        leave = asyncio.Event()
+        task = asyncio.create_task(self._keep(name, stage, told, leave))
+        door = await told
+        try:
+            if "origin" not in more:
+                await ready(stage, door)
+        except BaseException:
+            leave.set()
+            await task
+            raise
+        return Open(stage, door, task, leave)
+
+    @staticmethod
+    async def _keep(name: str, stage: Stage, told: asyncio.Future[Opened], leave: asyncio.Event) -> None:
         # Entered and left in one task, whatever scopes a door's context has.
         try:
             async with importlib.import_module(f"scenarios.doors.{name}").opened(stage) as door:
@@ -50,30 +85,18 @@ async def open_door(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fi
         finally:
             stage.close()
 
-    async def open_one(name: str, more: Mapping[str, Any]) -> Open:
-        key = json.dumps([name, more], sort_keys=True)
-        if name in absent:
-            pytest.skip(absent[name])
-        if key not in opened:
-            folder = tmp_path_factory.mktemp(name)
-            stage = Stage.build(folder, FRONTS[name], _shelf(name, folder, request), more)
-            told: asyncio.Future[Opened] = asyncio.get_running_loop().create_future()
-            leave = asyncio.Event()
-            task = asyncio.create_task(keep(name, stage, told, leave))
-            try:
-                door = await told
-            except pytest.skip.Exception as skipped:
-                absent[name] = str(skipped)
-                raise
-            opened[key] = Open(stage, door, task, leave)
-            if "origin" not in more:
-                await ready(stage, door)
-        return opened[key]
 
-    yield open_one
-    for each in opened.values():
-        each.leave.set()
-    await asyncio.gather(*(each.task for each in opened.values()))
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def doors(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> AsyncIterator[Doors]:
+    """The doors that stay open until the last scenario."""
+
+    def build(name: str, more: Mapping[str, Any]) -> Stage:
+        folder = tmp_path_factory.mktemp(name)
+        return Stage.build(folder, FRONTS[name], _shelf(name, folder, request), more)
+
+    kept = Doors(build)
+    yield kept
+    await kept.close()
 
 
 def _shelf(name: str, folder: Path, request: pytest.FixtureRequest) -> Folder | Bucket:

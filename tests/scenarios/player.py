@@ -28,6 +28,8 @@ PATIENCE = 20.0
 _PAUSE = 0.005
 _SHORT = 16
 """Characters: what is shorter may stand in a log by chance."""
+_SHOWN = 500
+"""Characters of a page that an error shows: its end, since it begins with its style."""
 _LITTLE = 8192
 """Bytes that a client takes in which stops reading."""
 LOOK = {"User-Agent": "look/1"}
@@ -76,6 +78,8 @@ class Player:
         for name, link in {"token": scenario.link, **scenario.links}.items():
             self.links[name] = made(link)
             self.sent.append(self.links[name].token)
+        # A row that failed may have left something that is still being settled.
+        await until(lambda: self.stage.leased() == 0, "a lease of an earlier row is still held")
         self.begin = self.seen = self.stage.last()
         # A settings' waiver is for a door that cannot keep a limit, so there it is not missed either.
         waived = scenario.settings.get("doors", {}).get(front.name, {}).get("waive", [])
@@ -212,9 +216,9 @@ class Player:
             assert problem["request_id"] == answer.headers["X-Request-Id"]
         text = answer.body.decode("utf-8", "replace") if expect.contains or expect.lacks else ""
         for part in expect.contains:
-            assert self._filled(part) in text, f"{part} is not in {text}"
+            assert self._filled(part) in text, f"{part} is not in {text[-_SHOWN:]}"
         for part in expect.lacks:
-            assert self._filled(part) not in text, f"{part} is in {text}"
+            assert self._filled(part) not in text, f"{part} is in {text[-_SHOWN:]}"
         if expect.file is None:
             sends = expect.status in (200, 206) and not expect.contains and expect.reason is None
             assert not (sends and answer.body), "a body came of which the step says nothing"
