@@ -230,7 +230,9 @@ class Door:
     async def _hand_over(self, head: Head, admitted: Admitted, running: Running) -> Answer:
         """Another server sends the body: the one that a 302 names, or nginx, which is told where it is."""
         try:
-            more = {} if admitted.file.key is None else await self._handing.to_nginx(admitted)
+            headers = self._answers.headers(admitted)
+            if admitted.file.key is not None:
+                headers = await self._handing.to_nginx(admitted, headers)
         except OriginError as error:
             self._settlement.finish(running, "origin_failed", reason_of(error).text)
             log.warning("request %s was refused: %s", admitted.request_id, error)
@@ -239,10 +241,8 @@ class Door:
             self._settlement.finish(running, "client_left")
             raise
         self._settlement.finish(running, "complete")
-        headers = self._answers.headers(admitted) | more
         if admitted.file.key is not None:
             self._status.origin_ok = True
-            headers.pop("Accept-Ranges")  # nginx says so too, and would say it twice
         return Answer(admitted.plan.status, headers, length=0)
 
     async def _send(self, request: web.Request, admitted: Admitted, delivery: Delivery) -> web.StreamResponse:

@@ -296,6 +296,8 @@ async def test_bytes_that_cannot_be_had_are_a_502_and_no_error_of_the_bucket(ope
                     (404, "file.missing") if change is None else (502, "origin.down")
                 )
                 assert "x-amz-request-id" not in response.headers
+                assert response.headers.getall("Content-Disposition") == ['inline; filename="refused.json"']
+                assert response.headers.getall("Cache-Control") == ["private, no-store"]
                 assert "Retry-After" not in response.headers
                 (request_id,) = response.headers.getall("X-Request-Id")
             assert request_id in [event["request.id"] for event in await gateway.events()]
