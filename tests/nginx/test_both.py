@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import time
 
 import aiohttp
 import pytest
 from aiohttp import ClientSession, TCPConnector
-from nginx.proxy import SECRET
+from nginx.proxy import ABSENT, PROGRAM, ROOT, SECRET
 from nginx.stores import Bucket, Folder
 from redis_server import RedisServer
 
@@ -318,6 +319,18 @@ async def test_without_redis_the_answer_is_503_within_a_second(open_behind, stor
                 assert int(response.headers["Retry-After"]) > 0
                 assert DATA[:300] not in await response.read()
             assert time.monotonic() - began < 1.5
+
+
+@WAYS
+def test_the_files_are_accepted_as_they_are(tmp_path, way: str) -> None:
+    if PROGRAM is None:
+        pytest.skip(ABSENT)
+    asked = [PROGRAM, "-t", "-e", str(tmp_path / "log"), "-c", str(ROOT / "config" / "nginx" / f"{way}.conf")]
+    if os.geteuid() != 0:
+        pytest.skip("nginx -t makes the folders of the package, as root")
+    said = subprocess.run(asked, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    assert "[warn]" not in said.stderr
 
 
 async def test_who_is_not_nginx_gets_bytes_and_no_word_of_where_they_lie(open_behind, store) -> None:
