@@ -91,6 +91,18 @@ def test_everything_at_once(tmp_path: Path) -> None:
     assert (settings.journal.keep, settings.journal.size) == (86_400, 10**9)
 
 
+def test_where_bytes_lie_is_told_for_a_secret_only(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"doors.nginx.redirect needs doors.secret"):
+        load(written(tmp_path, doors="{nginx: {redirect: /_gateway/}}"), {})
+    with pytest.raises(SettingsError, match=r"doors.secret: is no secret of 16 to 128"):
+        load(written(tmp_path, doors="{secret: short}"), {})
+    secret = "{secret: 0123456789abcdef0, nginx: {redirect: /_gateway/}}"
+    alone = notes(load(written(tmp_path, doors=secret), {}))
+    assert [line for line in alone if line.startswith("doors.secret: is set and trusted_proxies is empty")]
+    behind = notes(load(written(tmp_path, doors=secret, trusted_proxies="[127.0.0.1/32]"), {}))
+    assert not [line for line in behind if line.startswith("doors")]
+
+
 def test_what_is_required_is_asked_for_at_once(tmp_path: Path) -> None:
     path = tmp_path / "empty.yaml"
     path.write_text("# nothing\n")

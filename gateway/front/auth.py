@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote, unquote
 
 from multidict import MultiDict
 
@@ -43,7 +43,10 @@ PASSED = ("Content-Disposition", "Content-Type", "Content-Security-Policy", "Set
 """Headers of the answer that the proxy is to send with the file; told once more under names of their own."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 _SECONDS = re.compile(r"[0-9]{1,6}")
-UNSATISFIABLE = 416
+WITHOUT_BODY = frozenset({304, 412, 416})
+"""Preconditions and ranges that lead to no bytes (RFC 9110 §13, §14)."""
+MESSAGE_MAX = 4000
+"""Characters of a message in a header, percent-encoded."""
 _BARE = {"Cache-Control": "private, no-store"}
 _FOR_NGINX = frozenset({200, 401, 403})
 """nginx's auth_request makes 500 of every other status."""
@@ -94,8 +97,7 @@ class Auth:
         if asked is None:
             answer = self._answers.explained(head, request_id, "request.address", 400)
             return self._mapped(head, answer, "request.address")
-        # The proxy answers preconditions by itself, by its own validators; whatever it sends then is paid for.
-        admitted = await self._gatekeeper.admit(asked.without_preconditions())
+        admitted = await self._gatekeeper.admit(asked)
         if isinstance(admitted, Refused):
             return self.refusal(head, admitted.request_id, admitted.deny)
         return await self._allowed(head, admitted)
@@ -113,20 +115,26 @@ class Auth:
         try:
             reason = Reason.named(told["Reason"] or Reason.ORIGIN_DOWN.text)
         except KeyError:
-            return self._answers.explained(head, request_id, told["Reason"], 400)
+            # Its own failure, or a request that it was told in no clear words.
+            status = 500 if told["Reason"] == "internal" else 400
+            return self._answers.explained(head, request_id, told["Reason"], status)
         retry_after = int(told["Retry-After"]) if _SECONDS.fullmatch(told["Retry-After"]) else None
-        return self._answers.refusal(head, request_id, Deny(reason, retry_after=retry_after))
+        message = unquote(head.headers.get("X-Gateway-Message", "")) or None
+        return self._answers.refusal(head, request_id, Deny(reason, message=message, retry_after=retry_after))
 
     def refusal(self, head: Head, request_id: str, deny: Deny) -> Answer:
         """The refusal as everywhere, its status one that the asking proxy understands."""
         self._note(deny)
-        return self._mapped(head, self._answers.refusal(head, request_id, deny), deny.reason.text)
+        answer = self._answers.refusal(head, request_id, deny)
+        if len(message := quote(deny.message or "")) in range(1, MESSAGE_MAX):
+            answer = replace(answer, headers={**answer.headers, "X-Gateway-Message": message})
+        return self._mapped(head, answer, deny.reason.text)
 
     async def _allowed(self, head: Head, admitted: Admitted) -> Answer:
         headers = self._answers.headers(admitted)
-        if admitted.plan.status == UNSATISFIABLE:
-            # Costs nothing, so nothing may be sent: the proxy must not judge the range by itself.
-            return self._mapped(head, self._answers.bodiless(admitted), "range")
+        if admitted.plan.status in WITHOUT_BODY:
+            # Costs nothing, so nothing may be sent: the proxy must not judge conditions and ranges by itself.
+            return self._mapped(head, self._answers.bodiless(admitted), "condition")
         if admitted.file.key is None:
             # The way to it is for the client: passed on like a refusal, of which it has the status.
             self._settle(admitted, "complete")

@@ -6,12 +6,14 @@ A signed address is a bearer secret: it stands in these headers alone, and nginx
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from urllib.parse import quote
 
 from gateway.services.gatekeeper import Admitted
 from gateway.store_ports import Local, ObjectStore
 
 PARTIAL = 206
+NGINX_KEEPS = frozenset({"Accept-Ranges", "Cache-Control", "Content-Disposition"})
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -22,9 +24,14 @@ class Handing:
         self._store = store
         self._redirect = redirect
 
-    async def to_nginx(self, admitted: Admitted) -> dict[str, str]:
-        """The headers by which nginx answers with the file itself. Raises OriginError."""
+    async def to_nginx(self, admitted: Admitted, headers: Mapping[str, str]) -> dict[str, str]:
+        """The headers by which nginx answers with the file itself, made of those of our own answer. Raises OriginError.
+
+        nginx keeps those of NGINX_KEEPS whatever it comes to send: on a refusal they would be wrong, beside its own
+        they would stand twice. So it is told them under names that it does not keep.
+        """
         told = await self.told(admitted)
+        told |= {f"X-Gateway-{name}" if name in NGINX_KEEPS else name: value for name, value in headers.items()}
         where = f"file/{told['X-Gateway-File']}" if "X-Gateway-File" in told else "bucket"
         return {**told, "X-Accel-Redirect": f"{self._redirect}{where}"}
 

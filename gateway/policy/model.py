@@ -137,11 +137,15 @@ class DownloadRequest:
 
     def unconditional(self) -> DownloadRequest:
         """The same without preconditions and ranges (RFC 9110 §13, §14)."""
-        return replace(self.without_preconditions(), range=None, if_range=None)
-
-    def without_preconditions(self) -> DownloadRequest:
-        """The same without preconditions, but with the range and what it hangs on (RFC 9110 §13.1.5)."""
-        return replace(self, if_match=None, if_none_match=None, if_modified_since=None, if_unmodified_since=None)
+        return replace(
+            self,
+            range=None,
+            if_range=None,
+            if_match=None,
+            if_none_match=None,
+            if_modified_since=None,
+            if_unmodified_since=None,
+        )
 
 
 @dataclass(frozen=True, slots=True)

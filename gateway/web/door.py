@@ -26,7 +26,7 @@ from gateway.front.head import Head
 from gateway.front.intake import read_request
 from gateway.front.plain import Answer
 from gateway.http.forwarded import is_trusted
-from gateway.policy.fronts import HTTP, NGINX
+from gateway.policy.fronts import AUTH, HTTP, NGINX
 from gateway.policy.model import Deny, DownloadRequest
 from gateway.policy.reasons import Reason
 from gateway.services.broken import reason_of
@@ -140,10 +140,13 @@ class Door:
             self._turns.end(request_id)
 
     def _front_of(self, head: Head, address: FileAddress | LinkAddress | ZipAddress) -> str:
-        """Who sends the bytes: nginx only those of single files, and only where it is nginx that asks."""
-        if self._settings.redirect is None or isinstance(address, ZipAddress):
+        """Who sends the bytes: another only those of single files, and only where it is that one that asks."""
+        if isinstance(address, ZipAddress) or not self._settings.tells(head):
             return HTTP.name
-        return NGINX.name if self._settings.tells(head) else HTTP.name
+        if self._settings.redirect is not None:
+            return NGINX.name
+        # It asks at /auth before each download, and passes HEAD on: that must not promise what GET refuses.
+        return AUTH.name if head.method == "HEAD" else HTTP.name
 
     def _nowhere(self, head: Head, request_id: str) -> Answer:
         redirect = self._settings.redirect
@@ -227,7 +230,9 @@ class Door:
     async def _hand_over(self, head: Head, admitted: Admitted, running: Running) -> Answer:
         """Another server sends the body: the one that a 302 names, or nginx, which is told where it is."""
         try:
-            more = {} if admitted.file.key is None else await self._handing.to_nginx(admitted)
+            headers = self._answers.headers(admitted)
+            if admitted.file.key is not None:
+                headers = await self._handing.to_nginx(admitted, headers)
         except OriginError as error:
             self._settlement.finish(running, "origin_failed", reason_of(error).text)
             log.warning("request %s was refused: %s", admitted.request_id, error)
@@ -236,10 +241,8 @@ class Door:
             self._settlement.finish(running, "client_left")
             raise
         self._settlement.finish(running, "complete")
-        headers = self._answers.headers(admitted) | more
         if admitted.file.key is not None:
             self._status.origin_ok = True
-            headers.pop("Accept-Ranges")  # nginx says so too, and would say it twice
         return Answer(admitted.plan.status, headers, length=0)
 
     async def _send(self, request: web.Request, admitted: Admitted, delivery: Delivery) -> web.StreamResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 import pytest
@@ -65,13 +66,18 @@ async def test_head_and_a_range_outside_the_file_cost_nothing(open_gateway) -> N
         assert await gateway.used() == 1
 
 
-async def test_preconditions_are_the_proxys_and_its_bytes_are_charged_whatever_they_say(open_gateway) -> None:
+async def test_a_condition_that_leads_to_no_bytes_is_answered_here_for_nothing(open_gateway) -> None:
     async with open_gateway(DOORS) as gateway:
         gateway.file("a.bin", 1000)
         path = f"/d/{gateway.token('a.bin', downloads=1)}"
         _, headers, _ = await ask(gateway, traefik(path, "HEAD"))
-        for more in ({"If-None-Match": headers["ETag"]}, {"If-Match": '"another"'}, {"If-Modified-Since": "x"}):
-            assert (await ask(gateway, traefik(path, **more)))[0] == 200
+        for more, expected in (
+            ({"If-None-Match": headers["ETag"]}, 304),
+            ({"If-Match": '"another"'}, 412),
+            ({"If-Match": headers["ETag"]}, 200),
+        ):
+            status, told, _ = await ask(gateway, traefik(path, **more))
+            assert (status, "X-Gateway-File" in told) == (expected, expected == 200)
         assert await gateway.used() == 1
 
 
@@ -155,6 +161,9 @@ async def test_the_refusal_that_was_told_is_shown_and_nothing_is_decided(open_ga
         assert (status, headers["Retry-After"], headers["X-Request-Id"]) == (503, "2", "abc-1")
         assert "redis.down" in body
         assert (await shown(Secret=SECRET))[0] == 502
+        assert (await shown(Secret=SECRET, Reason="internal"))[0] == 500
+        said = await shown(Secret=SECRET, Reason="rule.denied", Message="Za%C5%BC%C3%B3%C5%82%C4%87%0D%0A")
+        assert json.loads(said[2])["detail"].strip() == "Zażółć"
         status, headers, body = await shown(Secret=SECRET, Reason="<b>", Retry_After="x", Request_Id="<i>")
         assert (status, "Retry-After" in headers, headers["X-Request-Id"] == "<i>") == (400, False, False)
         assert (await shown(Reason="redis.down"))[0] == 403
