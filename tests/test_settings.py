@@ -181,7 +181,11 @@ WRONG = [
     ("doors", "{nginx: {waive: [speed]}}", "write some of concurrent, rate, or nothing"),
     ("doors", "{mitm: {waive: [rate, concurrent]}}", "concurrent is no limit that the door mitm leaves out; write"),
     ("doors", "{auth: {waive: rate}}", "doors.auth.waive: is no list"),
-    ("doors", "{http: {waive: [rate]}}", "doors.http: is no setting; remove it, or write one of mitm, nginx, auth"),
+    (
+        "doors",
+        "{http: {waive: [rate]}}",
+        "doors.http: is no setting; remove it, or write one of secret, mitm, nginx, auth",
+    ),
     ("doors", "{mitm: {redirect: /x/}}", "doors.mitm.redirect: is no setting"),
     *(
         (
@@ -429,6 +433,7 @@ def test_the_example_in_the_docs_is_right(tmp_path: Path) -> None:
 def test_doors_say_what_they_waive_and_refuse(tmp_path: Path) -> None:
     nothing = load(written(tmp_path), {}).doors
     assert (dict(nothing.refused), {name for name, names in nothing.waived.items() if names}) == ({}, set())
-    doors = load(written(tmp_path, doors="{nginx: {redirect: /_gateway/, waive: [rate]}, mitm: {waive: [rate]}}"), {})
+    nginx = "{redirect: /_gateway/, waive: [rate]}"
+    doors = load(written(tmp_path, doors=f"{{secret: 0123456789abcdef0, nginx: {nginx}, mitm: {{waive: [rate]}}}}"), {})
     assert doors.doors.refused == {"nginx": ("concurrent",)}
     assert doors.doors.waived == {"mitm": {"rate"}, "nginx": {"rate"}, "auth": frozenset()}

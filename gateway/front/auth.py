@@ -1,7 +1,7 @@
 """`/auth`: another proxy asks whether it may answer a request, and answers it itself.
 
-It is believed only where it is a trusted proxy and shows the secret of the settings. What its client may have sent of
-these headers must not count: where several of them name the request, they must say the same.
+It is believed only where it is a trusted proxy and shows the secret of the settings, if there is one. What its client
+may have sent of these headers must not count: where several of them name the request, they must say the same.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from gateway.front.handing import Handing
 from gateway.front.head import Head
 from gateway.front.intake import read_request
 from gateway.front.plain import Answer
+from gateway.http.forwarded import is_trusted
 from gateway.policy.fronts import AUTH
 from gateway.policy.model import Deny
 from gateway.policy.reasons import Reason
@@ -34,7 +35,7 @@ TARGET = ("X-Forwarded-Uri", "X-Original-Uri", "X-Original-Url")
 METHOD = ("X-Forwarded-Method", "X-Original-Method")
 ASKED_FOR_ALL = ("statuses", "all")
 """`/auth?statuses=all`: for proxies that pass every status on."""
-UNTRUSTED = "Only a proxy that stands in trusted_proxies of the settings and shows doors.secret may ask here."
+UNTRUSTED = "Only a proxy in trusted_proxies of the settings, that shows doors.secret where that is set, may ask here."
 UNCLEAR = (
     "The proxy must tell the request that it was asked, in X-Forwarded-Uri and X-Forwarded-Method, and take its "
     "client's own away."
@@ -77,7 +78,7 @@ class Auth:
 
     async def answer(self, head: Head, request_id: str) -> Answer:
         """200 with where the bytes are, else the refusal that the proxy is to pass on."""
-        if not self._settings.tells(head):
+        if not self._may_ask(head):
             return self._answers.explained(head, request_id, "auth.untrusted", 403, detail=UNTRUSTED)
         original = self._original(head)
         if original is None:
@@ -140,7 +141,7 @@ class Auth:
             self._settle(admitted, "complete")
             return self._mapped(head, Answer(admitted.plan.status, headers, length=0), "elsewhere")
         try:
-            told = await self._handing.told(admitted)
+            told = await self._handing.told(admitted) if self._settings.tells(head) else {}
         except BaseException as error:
             if not isinstance(error, OriginError):
                 self._settle(admitted, "client_left")
@@ -151,6 +152,12 @@ class Auth:
         self._settle(admitted, "complete")
         passed = {f"X-Gateway-{name}": headers[name] for name in PASSED if name in headers}
         return Answer(200, {**_BARE, **headers, **passed, **told, "X-Gateway-Status": "200"}, length=0)
+
+    def _may_ask(self, head: Head) -> bool:
+        """Where there is no secret, every trusted proxy: it learns yes or no, and nobody learns where bytes lie."""
+        if self._settings.secret is None:
+            return is_trusted(head.peer, self._settings.trusted_proxies)
+        return self._settings.tells(head)
 
     def _settle(self, admitted: Admitted, outcome: str, reason: str = "") -> None:
         if admitted.reservation is not None:

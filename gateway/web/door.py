@@ -168,8 +168,6 @@ class Door:
         return Reason.DRAINING if self._status.draining else None
 
     async def _ask(self, head: Head, address: AuthAddress | RefusedAddress, request_id: str) -> Answer:
-        if self._settings.secret is None:
-            return self._nowhere(head, request_id)
         if isinstance(address, RefusedAddress):
             return self._auth.refused(head, request_id)
         try:

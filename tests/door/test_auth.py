@@ -145,8 +145,19 @@ async def test_who_may_not_ask_learns_nothing(open_gateway) -> None:
             assert asked == 403
             assert not [name for name in headers if name.lower().startswith("x-gateway")]
         assert not await gateway.events()
-    async with open_gateway("doors: {auth: {waive: [rate]}}\n") as gateway:
-        assert (await ask(gateway, good))[0] == 404  # without a secret there is no such address
+
+
+async def test_without_a_secret_it_decides_and_tells_nobody_where_bytes_lie(open_gateway) -> None:
+    async with open_gateway() as gateway:
+        gateway.file("a.bin", 1000)
+        good = traefik(f"/d/{gateway.token('a.bin', downloads=1)}")
+        for shown in (SECRET, ""):
+            asked, headers, _ = await ask(gateway, {**good, "X-Gateway-Secret": shown})
+            assert (asked, headers["X-Gateway-Status"]) == (200, "200")
+            assert not {"x-gateway-file", "x-gateway-path", "x-gateway-origin"} & {name.lower() for name in headers}
+        assert await gateway.used() == 1
+        asked, headers, _ = await ask(gateway, traefik("/d/forged"), "")
+        assert (asked, headers["X-Gateway-Status"], headers["X-Gateway-Reason"]) == (403, "403", "token.malformed")
 
 
 async def test_the_refusal_that_was_told_is_shown_and_nothing_is_decided(open_gateway) -> None:

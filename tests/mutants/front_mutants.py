@@ -93,7 +93,7 @@ FRONT = (
     mutant(
         "headers of an untrusted peer are believed at /auth",
         "front/auth.py",
-        ("        if not is_trusted(head.peer, self._settings.trusted_proxies):\n", "        if not head.peer:\n"),
+        ("return is_trusted(head.peer, self._settings.trusted_proxies)", "return bool(head.peer)"),
         test="door/test_auth_trust.py::test_who_is_no_trusted_proxy_learns_and_charges_nothing",
     ),
     mutant(
