@@ -20,6 +20,7 @@ class Front:
     `delivered`: what its closing events count; `hands_over`: somebody else sends the bytes, so nothing is known of
     them: no refund, a resume is free for `repeat_window` only. `cuts`: whether what runs is ended by a revocation.
     `origins`: the kinds of store it can stand in front of. `archives`: whether it gives all files as one ZIP.
+    `multipart`: whether it sends several ranges in one answer, and not the whole in place of them.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Front:
     cuts: bool
     origins: frozenset[str]
     archives: bool
+    multipart: bool
 
     @property
     def unkept(self) -> tuple[str, ...]:
@@ -48,6 +50,7 @@ HTTP = Front(
     cuts=True,
     origins=frozenset({"s3", "file"}),
     archives=True,
+    multipart=True,
 )
 MITM = Front(
     "mitm",
@@ -58,6 +61,7 @@ MITM = Front(
     cuts=True,
     origins=frozenset({"s3"}),
     archives=False,
+    multipart=False,
 )
 NGINX = Front(
     "nginx",
@@ -68,6 +72,7 @@ NGINX = Front(
     cuts=False,
     origins=frozenset({"s3", "file"}),
     archives=True,
+    multipart=False,
 )
 AUTH = Front(
     "auth",
@@ -78,6 +83,7 @@ AUTH = Front(
     cuts=False,
     origins=frozenset({"s3", "file"}),
     archives=False,
+    multipart=False,
 )
 FRONTS = {front.name: front for front in (HTTP, MITM, NGINX, AUTH)}
 

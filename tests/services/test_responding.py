@@ -111,3 +111,9 @@ def test_a_redirects_address_fits_a_header(url: str) -> None:
     assert location.isascii()
     assert location.isprintable()
     assert not set(location) & set(' "<>')
+
+
+def test_a_door_that_cannot_send_several_ranges_sends_the_whole() -> None:
+    asked = replace(REQUEST, range="bytes=0-1,5-6")
+    made = plan_response(asked, STORED, "a.pdf", now=1_800_000_000, boundary="")
+    assert (made.status, made.length, made.full, made.elsewhere) == (200, STORED.size, True, False)
