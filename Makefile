@@ -5,17 +5,22 @@
 SHELL := /bin/sh
 
 VENV ?= .venv
+VENV_MITM ?= .venv-mitm
+OLDEST ?= 11
 bin := $(VENV)/bin
-new_enough := import sys, venv; sys.exit(sys.version_info < (3, 11))
+new_enough := import sys, venv; sys.exit(sys.version_info < (3, $(OLDEST)))
 # Each candidate is run, not looked up: a version manager leaves names on PATH behind which there is nothing.
 PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3 python,$(shell $(name) -c '$(new_enough)' 2>/dev/null && echo $(name))))
 
-.PHONY: help setup demo test check bench chaos chaos-quick lock clean
+.PHONY: help setup setup-mitm demo test check bench chaos chaos-quick lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-17s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed-demo ## create .venv with .venv/bin/gateway
+
+setup-mitm: ## create .venv-mitm, where `gateway mitm` runs: mitmproxy has pins of its own (needs Python >= 3.12)
+	@$(MAKE) --no-print-directory VENV=$(VENV_MITM) OLDEST=12 $(VENV_MITM)/.installed-mitm
 
 demo: $(VENV)/.installed-demo ## the whole gateway on this machine, with sample files and ready-made links
 	$(bin)/gateway demo
@@ -42,18 +47,19 @@ lock: ## pin the newest allowed dependencies again (needs uv)
 	$(LOCK) --upgrade --extra demo --extra dev -o requirements/dev.txt
 	$(LOCK) --extra demo -c requirements/dev.txt -o requirements/demo.txt
 	$(LOCK) -c requirements/dev.txt -o requirements/runtime.txt
+	$(LOCK) --upgrade --python-version 3.12 --extra mitm -o requirements/mitm.txt
 
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url pyproject.toml requirements/build.in
 
 clean: ## remove the environment and every cache
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV_MITM) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # Without pip inside, the environment needs no ensurepip, which Debian keeps in a package of its own; nothing is compiled
 # before it is imported, which halves the time.
 $(bin)/python:
-	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer runs here: install one, or name it: make PYTHON=/path/to/python3.13 setup" >&2; exit 1; }
-	@"$(PYTHON)" -c '$(new_enough)' || { echo "$(PYTHON) is not Python 3.11 or newer with the venv module" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "No Python 3.$(OLDEST) or newer runs here: install one, or name it: make PYTHON=/path/to/python3.13 setup" >&2; exit 1; }
+	@"$(PYTHON)" -c '$(new_enough)' || { echo "$(PYTHON) is not Python 3.$(OLDEST) or newer with the venv module" >&2; exit 1; }
 	@"$(PYTHON)" -m pip --version >/dev/null || { echo "$(PYTHON) has no pip: install it (Debian: apt-get install python3-pip)" >&2; exit 1; }
 	"$(PYTHON)" -m venv --clear --without-pip $(VENV)
 	@echo "$(PYTHON)" >$(VENV)/.made-with

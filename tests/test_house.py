@@ -37,7 +37,7 @@ LONG_FILES: frozenset[str] = frozenset()
             ".ci/run",
         ),
         *("config/gateway.yaml", "config/Dockerfile", "rules/rules.yaml", "gateway/py.typed"),
-        *("requirements/runtime.txt", "requirements/demo.txt", "requirements/dev.txt"),
+        *("requirements/runtime.txt", "requirements/demo.txt", "requirements/dev.txt", "requirements/mitm.txt"),
     ],
 )
 def test_what_users_look_for_is_where_they_look(name: str) -> None:
@@ -57,7 +57,7 @@ def test_a_module_opens_with_its_law_in_three_lines_at_most(path: Path) -> None:
         assert len(law.splitlines()) <= 4  # a blank one may stand between
 
 
-@pytest.mark.parametrize("name", ["runtime.txt", "demo.txt", "dev.txt"])
+@pytest.mark.parametrize("name", ["runtime.txt", "demo.txt", "dev.txt", "mitm.txt"])
 def test_requirements_are_pinned_and_hashed_and_name_no_host(name: str) -> None:
     text = (ROOT / "requirements" / name).read_text()
     assert not re.search(r"://|--(extra-)?index|find-links|@", text)
@@ -85,7 +85,8 @@ def test_every_import_is_declared_and_every_dependency_is_imported() -> None:
             elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
                 imported.add(node.module)
     providers = packages_distributions()
-    outside = {name.partition(".")[0] for name in imported} - sys.stdlib_module_names - {"gateway"}
+    # mitmproxy has an environment of its own, where alone it is imported.
+    outside = {name.partition(".")[0] for name in imported} - sys.stdlib_module_names - {"gateway", "mitmproxy"}
     used = {normal(provider) for name in outside for provider in providers[name]} - {"pydantic-core"}
     if any(name.startswith("ruamel") for name in imported):
         used = {name for name in used if not name.startswith("ruamel")} | {"ruamel-yaml"}
@@ -110,6 +111,8 @@ BREACHES = [
     (LAYERS, "services.breach", "gateway.bootstrap"),
     (WIRING, "services.breach", "gateway.backends.files"),
     (WIRING, "web.breach", "gateway.backends.files"),
+    (WIRING, "mitm.breach", "gateway.backends.files"),
+    (LAYERS, "mitm.breach", "gateway.web.door"),
     *((PURE, "policy.breach", name) for name in ("asyncio", "logging", "os", "random", "secrets", "socket", "time")),
     *((PURE, "http.breach", name) for name in ("aiohttp", "redis", "time")),
 ]

@@ -18,6 +18,7 @@ from gateway.errors import GatewayError
 COMMANDS: Table = {
     "demo": ("gateway.cli.demo:demo", "The whole thing on this machine, with sample files and links to try."),
     "serve": ("gateway.cli.serve:serve", "Run the gateway."),
+    "mitm": ("gateway.cli.mitm:mitm", "Run the gateway as a plugin of mitmproxy, in front of the bucket."),
     "worker": ("gateway.cli.serve:background", "Fulfil orders, send mails and webhooks, beside a running gateway."),
     "link": ("gateway.cli.link:link", "Create, look up, revoke and extend links."),
     "order": ("gateway.cli.order:order", "What happened to an order, and why."),

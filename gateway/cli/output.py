@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import re
 import sys
@@ -54,6 +55,16 @@ def with_tools(config: Path | None, work: Callable[[Settings, Tools], Coroutine[
         return asyncio.run(run())
     except LedgerDown as error:
         raise click.ClickException(f"{error}; check that Redis runs at the address in the setting redis") from error
+
+
+def log_to_stderr(who: str) -> None:
+    """The log of a command that goes on running."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format=f"%(asctime)s %(levelname)s {who} %(process)d %(name)s: %(message)s",
+    )
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # where it found credentials is no news at each start
 
 
 def print_json(document: object) -> None:

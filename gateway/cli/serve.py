@@ -15,10 +15,11 @@ from pathlib import Path
 import click
 from aiohttp import web
 
+from gateway.bootstrap.starting import check, supported
 from gateway.cli.options import config_option
-from gateway.cli.output import read_settings
+from gateway.cli.output import log_to_stderr, read_settings
 from gateway.errors import GatewayError, SettingsError
-from gateway.settings import Settings, notes, unsupported
+from gateway.settings import Settings, notes
 from gateway.web.api.opening import open_api
 from gateway.web.api.users import users_of
 from gateway.web.listener import close_all, open_sockets, tls_context
@@ -34,10 +35,10 @@ LOG = logging.getLogger("gateway.cli")
 @click.option("--workers", type=click.IntRange(1, 256), help="Worker processes; else the setting `workers`.")
 def serve(config: Path | None, workers: int | None) -> None:
     """Run the gateway until SIGTERM or Ctrl-C; a second one does not wait for running downloads."""
-    _log_to_stderr("gateway")
+    log_to_stderr("gateway")
     try:
         settings = _settings(config)
-        _check(settings)
+        asyncio.run(check(settings))
         for note in notes(settings):
             LOG.warning("%s", note)
         status = asyncio.run(_supervise(settings, config, workers or settings.workers))
@@ -50,14 +51,14 @@ def serve(config: Path | None, workers: int | None) -> None:
 @config_option
 def background(config: Path | None) -> None:
     """Fulfil orders, send mails and webhooks, until SIGTERM or Ctrl-C. `serve` does that too: this is one more."""
-    _log_to_stderr("gateway")
+    log_to_stderr("gateway")
     try:
         settings = _settings(config)
         if not settings.has_background:
             raise SettingsError(
                 "neither orders: nor webhooks: is set, so there is nothing to do; see docs/orders.md, docs/webhooks.md"
             )
-        _check(settings)
+        asyncio.run(check(settings))
         status = asyncio.run(_supervise(settings, config, 0))
     except GatewayError as error:
         raise click.ClickException(str(error)) from error
@@ -71,7 +72,7 @@ def background(config: Path | None) -> None:
 @click.option("--workers", type=int, required=True, help="How many share the machine.")
 def worker(config: Path | None, listen_fds: tuple[int, ...], status_fd: int, workers: int) -> None:
     """One worker of `gateway serve`, which alone starts it."""
-    _log_to_stderr("worker")
+    log_to_stderr("worker")
     try:
         settings = _settings(config).model_copy(update={"workers": max(workers, 1)})
         tls = tls_context(settings.tls.certificate, settings.tls.key) if settings.tls else None
@@ -87,28 +88,8 @@ def worker(config: Path | None, listen_fds: tuple[int, ...], status_fd: int, wor
     sys.exit(run_worker(options, application))
 
 
-def _check(settings: Settings) -> None:
-    """What would keep every worker from starting, or must keep them, once and here. Raises SettingsError."""
-    if settings.mail is not None:
-        from gateway.bootstrap.mail import open_postman, read_brand  # noqa: PLC0415  templates and all
-
-        read_brand(settings)
-        open_postman(settings)
-    files = (settings.rules, settings.geo, settings.products)
-    if not any(files) and settings.origin.kind == "file":
-        return
-    from gateway.bootstrap.files import check_policy  # noqa: PLC0415  it imports all there is
-    from gateway.bootstrap.origin import refuse_public_bucket  # noqa: PLC0415  likewise
-
-    check_policy(settings)
-    asyncio.run(refuse_public_bucket(settings))
-
-
 def _settings(config: Path | None) -> Settings:
-    settings = read_settings(config)
-    if refused := unsupported(settings):
-        raise SettingsError("\n".join(refused))
-    return settings
+    return supported(read_settings(config))
 
 
 async def _supervise(settings: Settings, config: Path | None, workers: int) -> int:
@@ -146,12 +127,3 @@ async def _embedded_redis(settings: Settings) -> AsyncIterator[None]:
 
     async with hold_embedded_redis(settings):
         yield
-
-
-def _log_to_stderr(who: str) -> None:
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO,
-        format=f"%(asctime)s %(levelname)s {who} %(process)d %(name)s: %(message)s",
-    )
-    logging.getLogger("botocore").setLevel(logging.WARNING)  # where it found credentials is no news at each start

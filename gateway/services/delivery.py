@@ -8,42 +8,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
-from gateway.errors import (
-    ClientGone,
-    FileMissing,
-    LedgerDown,
-    OriginError,
-    ReservationGone,
-)
+from gateway.errors import FileMissing, OriginError
 from gateway.policy.model import ByteRange, Reservation
-from gateway.policy.reasons import Reason
 from gateway.ports import Ledger
 from gateway.services.broken import reason_of
 from gateway.services.gatekeeper import Admitted
-from gateway.services.settlement import GONE, Running, Settlement
+from gateway.services.settlement import Running, Settlement
+from gateway.services.windows import Cut, outcome_of, patiently, renew
 from gateway.store_ports import Body, ObjectStore
 from gateway.transfer.channel import Channel
 from gateway.transfer.choose import mover_for
 
 log = logging.getLogger(__name__)
-
-PATIENCE = 30.0
-"""Seconds that a running download waits for a ledger that went away, before it is cut."""
-RETRY = 0.25
-
-T = TypeVar("T")
-
-
-class Cut(Exception):
-    """The download may not go on; `reason` is the event's."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class Delivery:
@@ -90,7 +67,7 @@ class Delivery:
 
     async def end(self, error: BaseException | None) -> None:
         """Close what is open and hand over to the settlement. `error` is how `open` or `send` ended, None: all sent."""
-        outcome, reason = _outcome(error)
+        outcome, reason = outcome_of(error)
         if self._channel is None and isinstance(error, OriginError | FileMissing):
             self._running.status = reason_of(error).status
         if self._channel is not None:
@@ -134,52 +111,14 @@ class Delivery:
         self._running.sent = channel.sent
         allowed = self._running.granted - channel.sent
         if allowed <= 0:
-            allowed = await self._renew(channel)
+            await renew(self._ledger, self._running)
+            allowed = self._running.granted - channel.sent
         return allowed if self._rate is None else min(allowed, await self._turn(channel, self._rate))
 
     async def _turn(self, channel: Channel, rate: int) -> int:
         """How many bytes of the token's shared rate are this response's to send now. Raises Cut."""
         if self._paced_to <= channel.sent:
-            slot = await self._patiently(lambda: self._ledger.pace(self._running.reservation, rate))
+            slot = await patiently(lambda: self._ledger.pace(self._running.reservation, rate))
             await asyncio.sleep(slot.wait)
             self._paced_to = channel.sent + slot.size
         return self._paced_to - channel.sent
-
-    async def _renew(self, channel: Channel) -> int:
-        running = self._running
-        wanted = min(running.granted + running.reservation.window, running.reservation.asked)
-        grant = await self._patiently(
-            lambda: self._ledger.renew(running.reservation, running.listen(), wanted),
-        )
-        if grant.granted <= running.granted:
-            raise Cut((grant.reason or Reason.LIMIT_DOWNLOADS).text)
-        running.granted = grant.granted
-        return grant.granted - channel.sent
-
-    @staticmethod
-    async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
-        """The ledger's answer, also where it is away for a while. Raises Cut."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                return await ask()
-            except ReservationGone:
-                raise Cut(GONE) from None
-            except LedgerDown:
-                if time.monotonic() > deadline:
-                    raise Cut(Reason.REDIS_DOWN.text) from None
-            await asyncio.sleep(RETRY)
-
-
-def _outcome(error: BaseException | None) -> tuple[str, str]:
-    match error:
-        case None:
-            return "complete", ""
-        case Cut():
-            return "cut", error.reason
-        case OriginError() | FileMissing():
-            return "origin_failed", reason_of(error).text
-        case ClientGone() | asyncio.CancelledError():
-            return "client_left", ""
-        case _:
-            return "cut", "internal"

@@ -71,7 +71,7 @@ class Refused:
 class Admitted:
     """Yes: what to answer. `reservation` is None where nothing is charged; otherwise it must be settled exactly once.
 
-    `rate`: bytes/s that all of the token's transfers share.
+    `rate`: bytes/s that all of the token's transfers share. `rule`: the one that decided, if any did.
     """
 
     request: DownloadRequest
@@ -81,6 +81,7 @@ class Admitted:
     plan: ResponsePlan
     reservation: Reservation | None
     rate: int | None = None
+    rule: str | None = None
 
     @property
     def request_id(self) -> str:
@@ -284,17 +285,18 @@ class Gatekeeper:
             stored = StoredObject(file.identity, 0, "", 0, "")
             plan = plan_redirect(request.method, file.url or "")
         else:
+            front = FRONTS[request.front]
             stored = await self._store.stat(file.key, fresh=fresh)
             plan = plan_response(
                 request,
                 stored,
                 file.shown_name,
                 now=int(time.time()),
-                boundary=secrets.token_hex(16),
-                handed=FRONTS[request.front].hands_over,
+                boundary=secrets.token_hex(16) if front.multipart else "",
+                handed=front.hands_over,
             )
         if not limits:
-            return Admitted(request, claims, file, stored, plan, None, allow.rate)
+            return Admitted(request, claims, file, stored, plan, None, allow.rate, allow.rule)
         ask = self._ask(case, claims, allow=allow, stored=stored, plan=plan)
         charged = plan.sends_body or (plan.elsewhere and request.method == "GET")
         reservation = await self._reserving.reserve(ask) if charged else await self._ledger.peek(ask)
@@ -309,7 +311,7 @@ class Gatekeeper:
             if void is not None:
                 self._forsake(reservation, void.reason)
                 return _refused(void, request)
-        return Admitted(request, claims, file, stored, plan, reservation, allow.rate)
+        return Admitted(request, claims, file, stored, plan, reservation, allow.rate, allow.rule)
 
     async def _void_meanwhile(self, claims: Claims, file: FileEntry) -> Deny | None:
         """What was said while the ledger was asked: those who cut what runs did not see this reservation yet."""

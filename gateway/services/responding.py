@@ -51,11 +51,10 @@ class ResponsePlan:
 def plan_response(
     request: DownloadRequest, stored: StoredObject, name: str, *, now: int, boundary: str, handed: bool = False
 ) -> ResponsePlan:
-    """Preconditions, then ranges (RFC 9110 §13.2.2, §14.2). `now` in Unix s; `boundary` is random text.
-
-    `handed`: another program sends the body. Of several ranges it then sends the whole, which is always right (§14.2).
+    """Preconditions, then ranges (RFC 9110 §13.2.2, §14.2). `now` in Unix s; `boundary`: random text, or
+    "": of several ranges the whole is sent, which is always right (§14.2). `handed`: another program sends the body.
     """
-    plan = _plan(request, stored, name, now=now, boundary="" if handed else boundary)
+    plan = _plan(request, stored, name, now=now, boundary=boundary)
     return replace(plan, elsewhere=True) if handed and plan.sends_body else plan
 
 

@@ -19,11 +19,12 @@ from gateway.http.zip import Archive, Member, Piece, unique_names
 from gateway.policy.model import Claims, Deny, DownloadRequest, StoredObject
 from gateway.policy.reasons import Reason
 from gateway.ports import Ledger, Summed, SumMemory
-from gateway.services.delivery import PATIENCE, Cut, Delivery
+from gateway.services.delivery import Delivery
 from gateway.services.gatekeeper import Admitted, Gatekeeper, Refused
 from gateway.services.identifiers import new_id
 from gateway.services.responding import ALWAYS
 from gateway.services.settlement import SILENCE, Settlement
+from gateway.services.windows import PATIENCE, Cut
 from gateway.store_ports import ObjectStore
 from gateway.transfer.channel import Channel
 from gateway.transfer.part_channel import PartChannel, SharedChannel

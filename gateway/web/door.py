@@ -24,6 +24,7 @@ from gateway.front.auth import Auth
 from gateway.front.handing import Handing
 from gateway.front.head import Head
 from gateway.front.intake import read_request
+from gateway.front.opening import open_link
 from gateway.front.plain import Answer
 from gateway.http.forwarded import is_trusted
 from gateway.policy.fronts import AUTH, HTTP, NGINX
@@ -250,14 +251,10 @@ class Door:
         return response
 
     async def _link_page(self, head: Head, asked: DownloadRequest) -> Answer:
-        opened = await self._gatekeeper.open_link(asked)
-        if isinstance(opened, Refused):
-            return self._refusal(head, asked.request_id, opened.deny)
-        answered = await self._answers.link_page(head, asked, opened)
-        if answered is not None:
-            return answered
-        refused = await self._gatekeeper.refuse(Reason.LIMIT_DOWNLOADS, asked)
-        return self._refusal(head, refused.request_id, refused.deny)
+        answered = await open_link(self._gatekeeper, self._answers, head, asked)
+        if isinstance(answered, Refused):
+            return self._refusal(head, answered.request_id, answered.deny)
+        return answered
 
     def _refusal(self, head: Head, request_id: str, deny: Deny) -> Answer:
         self._note(deny)

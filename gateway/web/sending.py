@@ -13,8 +13,8 @@ from aiohttp import web
 from gateway.errors import ClientGone, FileMissing, OriginError
 from gateway.front.plain import Answer
 from gateway.policy.reasons import Reason
-from gateway.services.delivery import Cut
 from gateway.services.settlement import Settlement
+from gateway.services.windows import Cut
 from gateway.transfer.channel import Channel
 from gateway.transfer.choose import open_channel
 from gateway.web.status import WorkerStatus

@@ -43,7 +43,9 @@ def test_what_the_settings_waive_and_which_doors_they_set_up(run, config: Path) 
     plain = run("doors", "--config", config).stdout
     assert "doors.nginx.redirect is not set" in plain
     with config.open("a") as file:
-        file.write("doors: {nginx: {redirect: /_gateway/, waive: [rate]}, mitm: {waive: [rate]}}\n")
+        file.write(
+            "doors: {secret: 0123456789abcdef0, nginx: {redirect: /_gateway/, waive: [rate]}, mitm: {waive: [rate]}}\n"
+        )
     shown = run("doors", "--config", config).stdout
     assert cells(shown, "rate") == ["kept", "waived", "waived", "refused"]
     assert cells(shown, "concurrent") == ["kept", "kept", "refused", "refused"]

@@ -109,10 +109,10 @@ DOOR = (
     ),
     mutant(
         "a link page counts",
-        "web/door.py",
+        "front/opening.py",
         (
-            "        opened = await self._gatekeeper.open_link(asked)\n",
-            "        await self._gatekeeper.admit(asked)\n        opened = await self._gatekeeper.open_link(asked)\n",
+            "    opened = await gatekeeper.open_link(asked)\n",
+            "    await gatekeeper.admit(asked)\n    opened = await gatekeeper.open_link(asked)\n",
         ),
         test="door/test_answers.py::test_the_link_page_counts_nothing",
     ),

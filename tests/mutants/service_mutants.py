@@ -260,7 +260,7 @@ SERVICES = (
     ),
     mutant(
         "a failing origin costs a download",
-        "services/delivery.py",
+        "services/windows.py",
         (
             '            return "origin_failed", reason_of(error).text',
             '            return "cut", reason_of(error).text',

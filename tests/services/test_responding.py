@@ -23,7 +23,7 @@ REQUEST = DownloadRequest(
 
 def plan(name: str = "a.pdf", stored: StoredObject = STORED, *, handed: bool = False, **changes: object):
     request = replace(REQUEST, **changes)
-    return plan_response(request, stored, name, now=1_800_000_000, boundary="b", handed=handed)
+    return plan_response(request, stored, name, now=1_800_000_000, boundary="" if handed else "b", handed=handed)
 
 
 @pytest.mark.parametrize(
@@ -148,3 +148,9 @@ def test_plans_for_a_body_that_another_program_sends(changes, status, length, se
 def test_an_empty_file_is_handed_to_nobody() -> None:
     made = plan(stored=replace(STORED, size=0), handed=True)
     assert (made.status, made.length, made.sends_body, made.elsewhere) == (200, 0, False, False)
+
+
+def test_a_door_that_cannot_send_several_ranges_sends_the_whole() -> None:
+    asked = replace(REQUEST, range="bytes=0-1,5-6")
+    made = plan_response(asked, STORED, "a.pdf", now=1_800_000_000, boundary="")
+    assert (made.status, made.length, made.full, made.elsewhere) == (200, STORED.size, True, False)
