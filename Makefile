@@ -10,7 +10,7 @@ OLDEST ?= 11
 bin := $(VENV)/bin
 new_enough := import sys, venv; sys.exit(sys.version_info < (3, $(OLDEST)))
 # Each candidate is run, not looked up: a version manager leaves names on PATH behind which there is nothing.
-PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3 python,$(shell $(name) -c '$(new_enough)' 2>/dev/null && echo $(name))))
+PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3 python $(foreach version,13 12 11,$(wildcard $(HOME)/.pyenv/versions/3.$(version).*/bin/python3)),$(shell $(name) -c '$(new_enough)' 2>/dev/null && echo $(name))))
 
 .PHONY: help setup setup-mitm demo test check bench chaos chaos-quick lock clean
 
@@ -44,13 +44,13 @@ chaos-quick: $(VENV)/.installed-dev ## the same in about a minute
 	$(bin)/python tests/chaos/run.py --quick $(ARGS)
 
 lock: ## pin the newest allowed dependencies again (needs uv)
-	$(LOCK) --upgrade --extra demo --extra dev -o requirements/dev.txt
-	$(LOCK) --extra demo -c requirements/dev.txt -o requirements/demo.txt
-	$(LOCK) -c requirements/dev.txt -o requirements/runtime.txt
-	$(LOCK) --upgrade --python-version 3.12 --extra mitm -o requirements/mitm.txt
+	$(LOCK) 3.11 --upgrade --extra demo --extra dev -o requirements/dev.txt
+	$(LOCK) 3.11 --extra demo -c requirements/dev.txt -o requirements/demo.txt
+	$(LOCK) 3.11 -c requirements/dev.txt -o requirements/runtime.txt
+	$(LOCK) 3.12 --upgrade --extra mitm -o requirements/mitm.txt
 
-LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	--no-emit-index-url pyproject.toml requirements/build.in
+LOCK = uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	pyproject.toml requirements/build.in --python-version
 
 clean: ## remove the environment and every cache
 	rm -rf $(VENV) $(VENV_MITM) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -62,9 +62,9 @@ FRONT = (
     ),
     mutant(
         "several ranges are handed to a proxy as one body of parts",
-        "services/responding.py",
-        ('boundary="" if handed else boundary', "boundary=boundary"),
-        test="services/test_responding.py::test_plans_for_a_body_that_another_program_sends",
+        "services/gatekeeper.py",
+        ('boundary=secrets.token_hex(16) if front.multipart else ""', "boundary=secrets.token_hex(16)"),
+        test="nginx/test_both.py::test_ranges_and_headers_are_those_of_our_own_door",
     ),
     mutant(
         "a signed address stands in a repr",
