@@ -64,7 +64,7 @@ FRONT = (
         "several ranges are handed to a proxy as one body of parts",
         "services/gatekeeper.py",
         ('boundary=secrets.token_hex(16) if front.multipart else ""', "boundary=secrets.token_hex(16)"),
-        test="nginx/test_both.py::test_ranges_and_headers_are_those_of_our_own_door",
+        test="door/test_auth.py::test_of_several_ranges_the_whole_is_handed_over",
     ),
     mutant(
         "a signed address stands in a repr",
