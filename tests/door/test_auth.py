@@ -122,6 +122,14 @@ async def test_what_names_the_request_must_do_so_in_one_voice(open_gateway, head
         assert not await gateway.events()
 
 
+async def test_of_several_ranges_the_whole_is_handed_over(open_gateway) -> None:
+    async with open_gateway(DOORS) as gateway:
+        gateway.file("a.bin", 1000)
+        assert (await ask(gateway, traefik(f"/d/{gateway.token('a.bin')}", Range="bytes=0-9,20-29")))[0] == 200
+        allowed, _ = await gateway.settled()
+        assert (allowed["http.response.status_code"], allowed["bytes.asked"]) == ("200", "1000")
+
+
 @pytest.mark.parametrize(
     "target", ["/l/{token}", "/z/{token}", "/auth", "//d/{token}", "/%64/{token}", "d/{token}", ""]
 )
