@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -16,30 +16,33 @@ from gateway.policy.fronts import FRONTS
 HERE = Path(__file__).parent
 DOORS = [name for name in FRONTS if (HERE / "doors" / f"{name}.py").exists()]
 PAGES = {path.stem: read(path) for path in sorted(HERE.glob("*.yaml"))}
+ONLY = os.environ.get("SCENARIO", "")
+Row = tuple[str, Scenario]
 
 
-def rows() -> Iterator[object]:
-    """By door, then by settings: so each process of a door is used up before the next one."""
+def sets() -> Iterator[object]:
+    """What is played at one door with one set of settings, which is opened once for it all."""
     for name in DOORS:
-        front = FRONTS[name]
-        listed = [(page, scenario) for page, scenarios in PAGES.items() for scenario in scenarios]
-        # Without more settings first: by far the most, so the next door has time to open.
-        listed.sort(key=lambda each: json.dumps(each[1].settings_at(front), sort_keys=True).replace("{}", ""))
-        sets = [settings for settings, _ in groupby(scenario.settings_at(front) for _, scenario in listed)]
-        following = dict(zip(map(str, sets), [*sets[1:], None], strict=True))
-        for page, scenario in listed:
-            settings = following[str(scenario.settings_at(front))]
-            yield pytest.param(name, scenario, settings, id=f"{page}::{scenario.title}-{name}")
+        found: dict[str, list[Row]] = {}
+        for page, scenarios in PAGES.items():
+            for scenario in scenarios:
+                settings = json.dumps(scenario.settings_at(FRONTS[name]), sort_keys=True)
+                found.setdefault(settings, []).append((page, scenario))
+        for settings, rows in found.items():
+            if chosen := [row for row in rows if ONLY in row[1].title]:
+                yield pytest.param(name, chosen, id="-".join([name, *json.loads(settings)]))
 
 
-@pytest.mark.asyncio(loop_scope="session")
-@pytest.mark.parametrize(("door", "scenario", "following"), list(rows()))
-async def test_scenario(doors, door: str, scenario: Scenario, following: dict[str, object] | None) -> None:
-    opened = await doors.get(door, scenario.settings_at(FRONTS[door]), following)
-    player = Player(opened.stage, opened.door, scenario)
-    if scenario.doors is None or door in scenario.doors:
-        await player.play()
-        return
-    # What a door does otherwise is said once, and only where it is so.
-    with pytest.raises(AssertionError):
-        await player.play()
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("name", "rows"), list(sets()))
+async def test_scenarios(open_door, subtests: pytest.Subtests, name: str, rows: list[Row]) -> None:
+    async with open_door(name, rows[0][1].settings_at(FRONTS[name])) as (stage, door):
+        for page, scenario in rows:
+            with subtests.test(f"{page}: {scenario.title}"):
+                player = Player(stage, door, scenario)
+                if scenario.doors is None or name in scenario.doors:
+                    await player.play()
+                    continue
+                # What a door does otherwise is said once, and only where it is so.
+                with pytest.raises(AssertionError):
+                    await player.play()
