@@ -14,6 +14,7 @@ from gateway.policy.counting import CountingRules
 from gateway.policy.events import TYPES
 from gateway.policy.fronts import AUTH, MITM, NGINX, Front, Refused, Waived, refused_at
 from gateway.policy.keys import Key, load_key
+from gateway.policy.limits import LIMITS
 from gateway.policy.webhooks import secret_key
 from gateway.settings_values import (
     Address,
@@ -199,7 +200,9 @@ def _unkept(front: Front) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
     def check(names: tuple[str, ...]) -> tuple[str, ...]:
         if surplus := sorted(set(names) - set(front.unkept)):
             may = f"write some of {', '.join(front.unkept)}, or nothing"
-            raise ValueError(f"{surplus[0]} is no limit that the door {front.name} leaves out; {may}")
+            is_kept = any(limit.name == surplus[0] for limit in LIMITS)
+            said = f"is kept by the door {front.name}, so it cannot be waived" if is_kept else "is no limit"
+            raise ValueError(f"{surplus[0]} {said}; {may}")
         return names
 
     return check

@@ -177,9 +177,13 @@ WRONG = [
     ("tls", "{certificate: a.pem}", "tls.key: is required"),
     ("geo", "[]", "is no section"),
     ("cache", "{path: x}", "cache.size: is required"),
-    ("doors", "{nginx: {waive: [downloads]}}", "downloads is no limit that the door nginx leaves out; write some of"),
-    ("doors", "{nginx: {waive: [speed]}}", "write some of concurrent, rate, or nothing"),
-    ("doors", "{mitm: {waive: [rate, concurrent]}}", "concurrent is no limit that the door mitm leaves out; write"),
+    (
+        "doors",
+        "{nginx: {waive: [downloads]}}",
+        "downloads is kept by the door nginx, so it cannot be waived; write some",
+    ),
+    ("doors", "{nginx: {waive: [speed]}}", "speed is no limit; write some of concurrent, rate, or nothing"),
+    ("doors", "{mitm: {waive: [rate, concurrent]}}", "concurrent is kept by the door mitm, so it cannot be waived"),
     ("doors", "{auth: {waive: rate}}", "doors.auth.waive: is no list"),
     (
         "doors",

@@ -295,6 +295,9 @@ class Checks:
             rules = await asyncio.to_thread(read_rules, self._settings)
         except SettingsError:
             return  # which `rules` says
+        if not self._settings.trusted_proxies:
+            text = "trusted_proxies is empty, so nobody is told where the bytes lie, and the gateway itself sends them"
+            report(Line("warn", "doors", f"{text}; name the network that nginx asks from"))
         for line in of_doors(rules, self._settings.doors.refused):
             report(line)
 

@@ -143,7 +143,7 @@ def _bytes(step: Mapping[str, str]) -> str:
 
 
 def _duration(step: Mapping[str, str]) -> str:
-    milliseconds = _number(step, "duration.ms")
+    milliseconds = None if step["what"] == "sent on" else _number(step, "duration.ms")
     return "" if milliseconds is None else f"in {milliseconds / 1000:.1f} s"
 
 
@@ -158,7 +158,8 @@ def _result(step: Mapping[str, str]) -> str:
     if step["what"] not in ("downloaded", "sent on", "lost", "downloading"):
         return ""
     counted = {"1": "counted", "0": "not counted"}.get(step.get("counted", ""), "")
-    return ", ".join(part for part in (step.get("outcome", "").replace("_", " "), counted) if part)
+    outcome = "arrival not known" if step["what"] == "sent on" else step.get("outcome", "").replace("_", " ")
+    return ", ".join(part for part in (outcome, counted) if part)
 
 
 def _sum(opening: Mapping[str, str], ending: Mapping[str, str]) -> str:

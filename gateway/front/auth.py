@@ -36,6 +36,7 @@ METHOD = ("X-Forwarded-Method", "X-Original-Method")
 ASKED_FOR_ALL = ("statuses", "all")
 """`/auth?statuses=all`: for proxies that pass every status on."""
 UNTRUSTED = "Only a proxy in trusted_proxies of the settings, that shows doors.secret where that is set, may ask here."
+NO_BYTES = "request %s: the proxy did not get the bytes; can its worker read the folder, or reach the bucket?"
 UNCLEAR = (
     "The proxy must tell the request that it was asked, in X-Forwarded-Uri and X-Forwarded-Method, and take its "
     "client's own away."
@@ -113,6 +114,8 @@ class Auth:
         told = {name: head.headers.get(f"X-Gateway-{name}", "") for name in ("Request-Id", "Reason", "Retry-After")}
         if _REQUEST_ID.fullmatch(told["Request-Id"]):
             request_id = told["Request-Id"]
+        if not told["Reason"]:
+            log.warning(NO_BYTES, request_id)
         try:
             reason = Reason.named(told["Reason"] or Reason.ORIGIN_DOWN.text)
         except KeyError:

@@ -290,4 +290,6 @@ def of_doors(rules: RuleSet, refused: Refused) -> Iterator[Line]:
             "FAIL", "doors", f"{said}; take it out, or give it up there: doors.{door}.waive: [{', '.join(names)}]"
         )
     if not beyond:
-        yield Line("ok", "doors", f"{' and '.join(refused)} can keep what plans and rules ask")
+        yield Line(
+            "ok", "doors", f"{' and '.join(refused)} keeps what plans and rules ask, but for what is waived there"
+        )

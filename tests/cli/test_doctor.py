@@ -398,10 +398,13 @@ def test_every_check_is_explained() -> None:
         ("", None),
         ("doors: {mitm: {waive: [rate]}}", None),
         (
-            "doors: {nginx: {redirect: /_gateway/}}",
+            "doors: {secret: abcdef0123456789, nginx: {redirect: /_gateway/}}",
             "FAIL  doors        plan gold has concurrent and rate, which the door nginx cannot keep, so its links are",
         ),
-        ("doors: {nginx: {redirect: /_gateway/, waive: [rate, concurrent]}}", "ok    doors        nginx can keep what"),
+        (
+            "doors: {secret: abcdef0123456789, nginx: {redirect: /_gateway/, waive: [rate, concurrent]}}",
+            "ok    doors        nginx keeps what",
+        ),
     ],
 )
 def test_a_plan_that_a_door_cannot_keep(run: Run, tmp_path: Path, well: Path, doors: str, said: str | None) -> None:
@@ -415,3 +418,12 @@ def test_a_plan_that_a_door_cannot_keep(run: Run, tmp_path: Path, well: Path, do
     assert ("doors.nginx.waive: [concurrent, rate]\n" in shown.stdout) == bool(shown.returncode)
     rules.write_text("version: 1\notherwise: maybe\n")
     assert "doors" not in states(run("doctor", "--config", well)), "what is wrong with the file is said once"
+
+
+@pytest.mark.parametrize("trusted", ["[]", "[127.0.0.1/32]"])
+def test_a_door_that_opens_to_nobody(run: Run, tmp_path: Path, well: Path, trusted: str) -> None:
+    doors = "{secret: abcdef0123456789, nginx: {redirect: /_gateway/}}"
+    well.write_text(f"{well.read_text()}\ntrusted_proxies: {trusted}\ndoors: {doors}\n")
+    shown = run("doctor", "--config", well)
+    assert ("warn  doors        trusted_proxies is empty" in shown.stdout) == (trusted == "[]")
+    assert shown.returncode == 0

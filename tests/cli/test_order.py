@@ -56,6 +56,10 @@ ALLOWED = event("download.allowed", 1, counted="1")
             ],
             [f"{DONE}  9 B of 12.0 MB  in 0.0 s  from 203.0.113.9  client left, not counted"],
         ),
+        (
+            [event("download.finished", 4, front="nginx", outcome="complete", duration__ms="0", counted="0")],
+            ["2026-11-21T02:30:04Z  sent on       ebooks/sea.pdf  from 203.0.113.9  arrival not known, not counted"],
+        ),
         ([ALLOWED], ["2026-11-21T02:30:01Z  downloading   ebooks/sea.pdf  from 203.0.113.9  counted"]),
         (
             [ALLOWED, event("download.lost", 9, bytes__delivered="0")],

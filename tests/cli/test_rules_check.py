@@ -337,7 +337,12 @@ BEYOND = (
         ("doors: {nginx: {redirect: /_gateway/}}", ["plans.gold.rate", "rules[0].then.limit.concurrent"]),
         ("doors: {nginx: {redirect: /_gateway/, waive: [rate]}}", ["rules[0].then.limit.concurrent"]),
         ("doors: {nginx: {redirect: /_gateway/, waive: [rate, concurrent]}}", []),
+        (
+            "doors: {secret: '${NOT_SET}', nginx: {redirect: /_gateway/, waive: [rate]}}",
+            ["rules[0].then.limit.concurrent"],
+        ),
         ("doors: {nginx: {redirect: no path}}", []),
+        ("doors: nginx", []),
     ],
 )
 def test_limits_that_a_door_of_the_settings_cannot_keep(check: Run, tmp_path: Path, doors: str, warned) -> None:
@@ -352,7 +357,8 @@ def test_limits_that_a_door_of_the_settings_cannot_keep(check: Run, tmp_path: Pa
 
 def test_limits_that_a_door_cannot_keep_of_the_rules_that_the_settings_name(run: Run, config: Path, tmp_path) -> None:
     (tmp_path / "r.yaml").write_text(BEYOND)
-    config.write_text(f"{config.read_text()}rules: {tmp_path}/r.yaml\ndoors: {{nginx: {{redirect: /_gateway/}}}}\n")
+    doors = "doors: {secret: abcdef0123456789, nginx: {redirect: /_gateway/}}"
+    config.write_text(f"{config.read_text()}rules: {tmp_path}/r.yaml\n{doors}\n")
     shown = run("rules", "check", "--config", config)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "warning: plans.gold.rate: cannot be kept by the door nginx" in shown.stdout

@@ -168,7 +168,7 @@ async def test_without_a_secret_it_decides_and_tells_nobody_where_bytes_lie(open
         assert (asked, headers["X-Gateway-Status"], headers["X-Gateway-Reason"]) == (403, "403", "token.malformed")
 
 
-async def test_the_refusal_that_was_told_is_shown_and_nothing_is_decided(open_gateway) -> None:
+async def test_the_refusal_that_was_told_is_shown_and_nothing_is_decided(open_gateway, caplog) -> None:
     async with open_gateway(DOORS) as gateway:
 
         async def shown(**told: str) -> tuple[int, Mapping[str, str], str]:
@@ -179,7 +179,9 @@ async def test_the_refusal_that_was_told_is_shown_and_nothing_is_decided(open_ga
         status, headers, body = await shown(Secret=SECRET, Reason="redis.down", Retry_After="2", Request_Id="abc-1")
         assert (status, headers["Retry-After"], headers["X-Request-Id"]) == (503, "2", "abc-1")
         assert "redis.down" in body
-        assert (await shown(Secret=SECRET))[0] == 502
+        assert "the proxy did not get the bytes" not in caplog.text
+        assert (await shown(Secret=SECRET, Request_Id="abc-2"))[0] == 502
+        assert "request abc-2: the proxy did not get the bytes" in caplog.text
         assert (await shown(Secret=SECRET, Reason="internal"))[0] == 500
         said = await shown(Secret=SECRET, Reason="rule.denied", Message="Za%C5%BC%C3%B3%C5%82%C4%87%0D%0A")
         assert json.loads(said[2])["detail"].strip() == "Zażółć"
