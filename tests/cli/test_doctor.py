@@ -398,10 +398,13 @@ def test_every_check_is_explained() -> None:
         ("", None),
         ("doors: {mitm: {waive: [rate]}}", None),
         (
-            "doors: {nginx: {redirect: /_gateway/}}",
+            "doors: {secret: 0123456789abcdef0, nginx: {redirect: /_gateway/}}",
             "FAIL  doors        plan gold has concurrent and rate, which the door nginx cannot keep, so its links are",
         ),
-        ("doors: {nginx: {redirect: /_gateway/, waive: [rate, concurrent]}}", "ok    doors        nginx can keep what"),
+        (
+            "doors: {secret: 0123456789abcdef0, nginx: {redirect: /_gateway/, waive: [rate, concurrent]}}",
+            "ok    doors        nginx can keep what",
+        ),
     ],
 )
 def test_a_plan_that_a_door_cannot_keep(run: Run, tmp_path: Path, well: Path, doors: str, said: str | None) -> None:

@@ -352,7 +352,8 @@ def test_limits_that_a_door_of_the_settings_cannot_keep(check: Run, tmp_path: Pa
 
 def test_limits_that_a_door_cannot_keep_of_the_rules_that_the_settings_name(run: Run, config: Path, tmp_path) -> None:
     (tmp_path / "r.yaml").write_text(BEYOND)
-    config.write_text(f"{config.read_text()}rules: {tmp_path}/r.yaml\ndoors: {{nginx: {{redirect: /_gateway/}}}}\n")
+    doors = "{secret: 0123456789abcdef0, nginx: {redirect: /_gateway/}}"
+    config.write_text(f"{config.read_text()}rules: {tmp_path}/r.yaml\ndoors: {doors}\n")
     shown = run("rules", "check", "--config", config)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "warning: plans.gold.rate: cannot be kept by the door nginx" in shown.stdout
