@@ -305,6 +305,34 @@ async def test_bytes_that_cannot_be_had_are_a_502_and_no_error_of_the_bucket(ope
 
 
 @WAYS
+@pytest.mark.parametrize("key", ["a.bin ", " a.bin"])
+async def test_a_blank_at_an_end_of_a_key_leads_to_no_other_file(open_behind, tmp_path, way: str, key: str) -> None:
+    store = Folder(tmp_path / "files")
+    store.put("a.bin", b"another buyer's")
+    store.put(key, DATA)
+    async with open_behind(way, store) as gateway:
+        url = f"{gateway.base}/d/{gateway.token(key)}"
+        async with gateway.client.get(url, allow_redirects=False) as response:
+            body = await response.read()
+            # A header cannot say such a path: the second way has no file then.
+            assert (response.status, body == DATA) == ((200, True) if way == "x-accel" else (502, False))
+
+
+@WAYS
+async def test_a_folder_that_came_in_the_place_of_a_file_is_a_502(open_behind, tmp_path, way: str) -> None:
+    store = Folder(tmp_path / "files")
+    store.put("a.bin", DATA)
+    async with open_behind(way, store) as gateway:
+        url = f"{gateway.base}/d/{gateway.token('a.bin')}"
+        async with gateway.client.head(url) as response:
+            assert response.status == 200  # known for some seconds now
+        (tmp_path / "files" / "a.bin").unlink()
+        (tmp_path / "files" / "a.bin").mkdir()
+        async with gateway.client.get(url, allow_redirects=False) as response:
+            assert response.status == 502
+
+
+@WAYS
 async def test_without_redis_the_answer_is_503_within_a_second(open_behind, store, tmp_path, way: str) -> None:
     store.put("a.bin", DATA)
     redis = RedisServer(tmp_path / "redis")
