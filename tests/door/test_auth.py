@@ -96,6 +96,16 @@ async def test_no_tells_status_and_reason_and_counts_in_the_metrics(
         assert REFUSALS.labels(reason)._value.get() == before + 1
 
 
+async def test_while_draining_a_refusal_has_its_event_and_says_when_to_come_back(open_gateway) -> None:
+    async with open_gateway(DOORS) as gateway:
+        gateway.file("a.bin", 1000)
+        gateway.status.draining = True
+        status, headers, _ = await ask(gateway, traefik(f"/d/{gateway.token('a.bin')}"))
+        assert (status, headers["X-Gateway-Reason"], headers["Retry-After"]) == (503, "draining", "2")
+        (event,) = await gateway.settled()
+        assert (event["type"], event["reason"], event["front"]) == ("download.denied", "draining", "auth")
+
+
 async def test_the_true_status_is_told_to_those_who_pass_it_on(open_gateway) -> None:
     async with open_gateway(DOORS) as gateway:
         path = f"/d/{gateway.token('none.bin')}"
