@@ -247,7 +247,10 @@ class DoorsSettings(Section):
     @property
     def refused(self) -> Refused:
         """By the name of each door that is set up here: the limits with which a link is refused there."""
-        return {} if self.nginx.redirect is None else {NGINX.name: refused_at(NGINX, self.waived)}
+        # A secret has no other use: without a redirect it is shown at /auth.
+        front = AUTH if self.nginx.redirect is None else NGINX
+        is_open = self.nginx.redirect is not None or self.secret is not None
+        return {front.name: refused_at(front, self.waived)} if is_open else {}
 
 
 class JournalSettings(Section):

@@ -437,6 +437,8 @@ def test_the_example_in_the_docs_is_right(tmp_path: Path) -> None:
 def test_doors_say_what_they_waive_and_refuse(tmp_path: Path) -> None:
     nothing = load(written(tmp_path), {}).doors
     assert (dict(nothing.refused), {name for name, names in nothing.waived.items() if names}) == ({}, set())
+    asking = load(written(tmp_path, doors="{secret: 0123456789abcdef0, auth: {waive: [rate]}}"), {}).doors
+    assert asking.refused == {"auth": ("concurrent",)}
     nginx = "{redirect: /_gateway/, waive: [rate]}"
     doors = load(written(tmp_path, doors=f"{{secret: 0123456789abcdef0, nginx: {nginx}, mitm: {{waive: [rate]}}}}"), {})
     assert doors.doors.refused == {"nginx": ("concurrent",)}

@@ -77,8 +77,8 @@ class Auth:
         self._handing = handing
         self._note = note
 
-    async def answer(self, head: Head, request_id: str) -> Answer:
-        """200 with where the bytes are, else the refusal that the proxy is to pass on."""
+    async def answer(self, head: Head, request_id: str, late: Reason | None = None) -> Answer:
+        """200 with where the bytes are, else the refusal that the proxy is to pass on; `late`: why it must be one."""
         if not self._may_ask(head):
             return self._answers.explained(head, request_id, "auth.untrusted", 403, detail=UNTRUSTED)
         original = self._original(head)
@@ -99,7 +99,7 @@ class Auth:
         if asked is None:
             answer = self._answers.explained(head, request_id, "request.address", 400)
             return self._mapped(head, answer, "request.address")
-        admitted = await self._gatekeeper.admit(asked)
+        admitted = await (self._gatekeeper.refuse(late, asked) if late else self._gatekeeper.admit(asked))
         if isinstance(admitted, Refused):
             return self.refusal(head, admitted.request_id, admitted.deny)
         return await self._allowed(head, admitted)

@@ -14,7 +14,8 @@ from gateway.store_ports import Local, ObjectStore
 
 PARTIAL = 206
 NGINX_KEEPS = frozenset({"Accept-Ranges", "Cache-Control", "Content-Disposition"})
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+_NO_HEADER = re.compile(r"[\x00-\x1f\x7f]|^ | $")
+"""What a header cannot say: blanks at its ends are not part of it (RFC 9110 §5.5), so it would name another file."""
 
 
 class Handing:
@@ -37,13 +38,13 @@ class Handing:
 
     async def told(self, admitted: Admitted) -> dict[str, str]:
         """Where the bytes are: `X-Gateway-File`, a path below the folder, percent-encoded, and `X-Gateway-Path`, the
-        same as it is; or `X-Gateway-Origin`, a signed address, to be asked with the Range and the If-Match that go with
-        it. Raises OriginError.
+        same as it is, where a header can say it; or `X-Gateway-Origin`, a signed address, to be asked with the Range
+        and the If-Match that go with it. Raises OriginError.
         """
         plan = admitted.plan
         located = await self._store.locate(admitted.stored)
         if isinstance(located, Local):
-            plain = {} if _CONTROLS.search(located.path) else {"X-Gateway-Path": located.path}
+            plain = {} if _NO_HEADER.search(located.path) else {"X-Gateway-Path": located.path}
             return {"X-Gateway-File": quote(located.path), **plain}
         if admitted.request.method == "HEAD":
             return {}  # It would be the whole download, and HEAD counts nothing.

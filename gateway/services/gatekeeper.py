@@ -295,6 +295,9 @@ class Gatekeeper:
                 boundary=secrets.token_hex(16) if front.multipart else "",
                 handed=front.hands_over,
             )
+            if plan.elsewhere:
+                # What is handed over is never given back: a store that cannot say where it lies must fail unpaid.
+                await self._store.locate(stored)
         if not limits:
             return Admitted(request, claims, file, stored, plan, None, allow.rate, allow.rule)
         ask = self._ask(case, claims, allow=allow, stored=stored, plan=plan)

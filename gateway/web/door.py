@@ -172,10 +172,9 @@ class Door:
         if isinstance(address, RefusedAddress):
             return self._auth.refused(head, request_id)
         try:
-            if (late := await self._turn(request_id)) is not None:
-                return self._auth.refusal(head, request_id, Deny(late))
+            late = await self._turn(request_id)
             with ADMIT_SECONDS.time():
-                return await self._auth.answer(head, request_id)
+                return await self._auth.answer(head, request_id, late)
         finally:
             self._turns.end(request_id)
 

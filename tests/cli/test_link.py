@@ -180,8 +180,8 @@ def test_a_link_cannot_loosen_its_plan(run: Run, config: Path, options: list[str
 
 
 def test_a_link_that_a_door_will_refuse_is_told_of(run: Run, config: Path) -> None:
-    doors = "doors: {secret: abcdef0123456789, nginx: {redirect: /_gateway/, waive: [concurrent]}}"
-    config.write_text(f"{config.read_text()}{doors}\n")
+    doors = "{secret: 0123456789abcdef0, nginx: {redirect: /_gateway/, waive: [concurrent]}}"
+    config.write_text(f"{config.read_text()}doors: {doors}\n")
     create = ("link", "create", "--file", "a", "--config", config)
     plain, held = run(*create, "--concurrent", "1"), run(*create, "--rate", "1MB/s", "--concurrent", "1")
     assert (plain.returncode, plain.stderr) == (0, "")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from gateway.errors import OriginDown
 from gateway.web.metrics import REFUSALS
 
 SECRET = "0123456789abcdef-for-tests"
@@ -94,6 +95,30 @@ async def test_no_tells_status_and_reason_and_counts_in_the_metrics(
         assert (asked, headers["X-Gateway-Reason"], headers["X-Gateway-Status"]) == (status, reason, "403")
         assert reason.encode() in body
         assert REFUSALS.labels(reason)._value.get() == before + 1
+
+
+async def test_while_draining_a_refusal_has_its_event_and_says_when_to_come_back(open_gateway) -> None:
+    async with open_gateway(DOORS) as gateway:
+        gateway.file("a.bin", 1000)
+        gateway.status.draining = True
+        status, headers, _ = await ask(gateway, traefik(f"/d/{gateway.token('a.bin')}"))
+        assert (status, headers["X-Gateway-Reason"], headers["Retry-After"]) == (503, "draining", "2")
+        (event,) = await gateway.settled()
+        assert (event["type"], event["reason"], event["front"]) == ("download.denied", "draining", "auth")
+
+
+async def test_what_the_store_cannot_locate_is_not_charged(open_gateway, monkeypatch) -> None:
+    async def fail(*_: object) -> None:
+        raise OriginDown("no credentials")
+
+    monkeypatch.setattr("gateway.backends.files.FolderStore.locate", fail)
+    async with open_gateway(DOORS) as gateway:
+        gateway.file("a.bin", 1000)
+        status, headers, _ = await ask(gateway, traefik(f"/d/{gateway.token('a.bin', downloads=1)}"))
+        assert (status, headers["X-Gateway-Reason"]) == (502, "origin.down")
+        (event,) = await gateway.settled()
+        assert (event["type"], event["reason"]) == ("download.denied", "origin.down")
+        assert await gateway.used() == 0
 
 
 async def test_the_true_status_is_told_to_those_who_pass_it_on(open_gateway) -> None:

@@ -34,7 +34,7 @@ class Located:
 
 def admitted(**changes: object) -> Admitted:
     request = replace(REQUEST, **changes)
-    plan = plan_response(request, STORED, "a.pdf", now=1_800_000_000, boundary="b", handed=True)
+    plan = plan_response(request, STORED, "a.pdf", now=1_800_000_000, boundary="", handed=True)
     return Admitted(request, Claims("s", "t", 1, ()), FileEntry("a.pdf"), STORED, plan, None)
 
 
@@ -45,8 +45,8 @@ def admitted(**changes: object) -> Admitted:
 )  # fmt: skip
 async def test_a_file_is_a_path_below_the_location_in_ascii(key: str) -> None:
     handing = Handing(Located(Local(key)), "/_gateway/")
-    told = await handing.to_nginx(admitted(range="bytes=0-9"))
-    assert set(told) == {"X-Accel-Redirect", "X-Gateway-File"}
+    told = await handing.to_nginx(admitted(range="bytes=0-9"), {})
+    assert set(told) - {"X-Gateway-Path"} == {"X-Accel-Redirect", "X-Gateway-File"}
     path = told["X-Accel-Redirect"].removeprefix("/_gateway/file/")
     assert path == told["X-Gateway-File"]
     assert unquote(path) == key
@@ -68,10 +68,27 @@ async def test_a_file_is_a_path_below_the_location_in_ascii(key: str) -> None:
     ],
 )
 async def test_an_object_is_asked_for_just_the_planned_part_of_that_version(changes, ranged) -> None:
-    told = await Handing(Located(Remote(SIGNED, check=print)), "/_gateway/").to_nginx(admitted(**changes))
+    told = await Handing(Located(Remote(SIGNED, check=print)), "/_gateway/").to_nginx(admitted(**changes), {})
     assert told["X-Accel-Redirect"] == "/_gateway/bucket"
     assert (told["X-Gateway-Origin"], told["X-Gateway-If-Match"]) == (SIGNED, '"e"')
     assert told.get("X-Gateway-Range") == ranged
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("a b.pdf", True),
+        ("\xa0a.pdf", True),
+        ("a.pdf ", False),
+        (" a.pdf", False),
+        ("a\n.pdf", False),
+        ("a\x7f", False),
+    ],
+)
+async def test_a_plain_path_is_told_only_where_it_arrives_as_it_is(key: str, said: bool) -> None:
+    told = await Handing(Located(Local(key)), None).told(admitted())
+    assert told.get("X-Gateway-Path") == (key if said else None)
+    assert unquote(told["X-Gateway-File"]) == key
 
 
 async def test_who_only_asks_is_given_no_redirect() -> None:
@@ -81,4 +98,4 @@ async def test_who_only_asks_is_given_no_redirect() -> None:
 
 async def test_a_store_that_cannot_say_is_told_as_such() -> None:
     with pytest.raises(OriginDown):
-        await Handing(Located(OriginDown("no credentials")), "/_gateway/").to_nginx(admitted())
+        await Handing(Located(OriginDown("no credentials")), "/_gateway/").to_nginx(admitted(), {})

@@ -9,12 +9,13 @@ import time
 
 import aiohttp
 import pytest
-from aiohttp import ClientSession, TCPConnector
+from aiohttp import ClientSession, TCPConnector, web
 from nginx.proxy import ABSENT, PROGRAM, ROOT, SECRET
 from nginx.stores import Bucket, Folder
 from redis_server import RedisServer
 
 from gateway.policy.model import FileEntry, Limits
+from gateway.store_ports import Remote
 from gateway.web.metrics import REFUSALS
 
 DATA = bytes(range(256)) * 1200
@@ -302,6 +303,63 @@ async def test_bytes_that_cannot_be_had_are_a_502_and_no_error_of_the_bucket(ope
                 assert "Retry-After" not in response.headers
                 (request_id,) = response.headers.getall("X-Request-Id")
             assert request_id in [event["request.id"] for event in await gateway.events()]
+
+
+@WAYS
+async def test_no_error_of_the_bucket_reaches_the_buyer(open_behind, moto_s3, monkeypatch, way: str) -> None:
+    store = Bucket(moto_s3)
+    store.put("a.bin", DATA)
+    statuses = [301, 400, 402, 406, 422, 451, 505, 509, 520, 530]
+
+    async def fail(_: web.Request) -> web.Response:
+        return web.Response(status=statuses.pop(), text="<Error>words of the bucket</Error>")
+
+    bucket = web.Application()
+    bucket.router.add_route("*", "/{key}", fail)
+    runner = web.AppRunner(bucket)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = "http://{}:{}/a.bin".format(*runner.addresses[0][:2])
+
+    async def locate(*_: object) -> Remote:
+        return Remote(url, check=print)
+
+    monkeypatch.setattr("gateway.backends.s3.S3Store.locate", locate)
+    try:
+        async with open_behind(way, store) as gateway:
+            while statuses:
+                async with gateway.client.get(f"{gateway.base}/d/{gateway.token('a.bin')}") as response:
+                    assert (response.status, (await response.json(content_type=None))["reason"]) == (502, "origin.down")
+    finally:
+        await runner.cleanup()
+
+
+@WAYS
+@pytest.mark.parametrize("key", ["a.bin ", " a.bin"])
+async def test_a_blank_at_an_end_of_a_key_leads_to_no_other_file(open_behind, tmp_path, way: str, key: str) -> None:
+    store = Folder(tmp_path / "files")
+    store.put("a.bin", b"another buyer's")
+    store.put(key, DATA)
+    async with open_behind(way, store) as gateway:
+        url = f"{gateway.base}/d/{gateway.token(key)}"
+        async with gateway.client.get(url, allow_redirects=False) as response:
+            body = await response.read()
+            # A header cannot say such a path: the second way has no file then.
+            assert (response.status, body == DATA) == ((200, True) if way == "x-accel" else (502, False))
+
+
+@WAYS
+async def test_a_folder_that_came_in_the_place_of_a_file_is_a_502(open_behind, tmp_path, way: str) -> None:
+    store = Folder(tmp_path / "files")
+    store.put("a.bin", DATA)
+    async with open_behind(way, store) as gateway:
+        url = f"{gateway.base}/d/{gateway.token('a.bin')}"
+        async with gateway.client.head(url) as response:
+            assert response.status == 200  # known for some seconds now
+        (tmp_path / "files" / "a.bin").unlink()
+        (tmp_path / "files" / "a.bin").mkdir()
+        async with gateway.client.get(url, allow_redirects=False) as response:
+            assert response.status == 502
 
 
 @WAYS
