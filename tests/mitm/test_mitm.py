@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import time
@@ -245,6 +246,26 @@ async def test_ranges_that_outrun_the_ledger_follow_each_other_on_one_connection
     came = await raw(mitm, asked)
     assert came.count(b"HTTP/1.1 206 ") == 3
     assert came.endswith(data[450 * KIB :])
+
+
+async def test_who_asks_often_at_once_gets_no_more_than_was_granted(mitm, client) -> None:
+    mitm.bucket.put("greedy.pdf", 300 * KIB)
+    token = mitm.token("greedy.pdf", downloads=1)
+
+    async def got() -> int:
+        count = 0
+        with contextlib.suppress(aiohttp.ClientError):
+            async with client.get(url(mitm, token), headers={"Range": "bytes=1-"}) as answer:
+                while answer.status == 206 and (piece := await answer.content.read(MIB)):
+                    count += len(piece)
+        return count
+
+    parts = await asyncio.gather(*(got() for _ in range(8)))
+    closed = await mitm.settled(token)
+    delivered = sum(int(event["bytes.delivered"]) for event in closed)
+    assert delivered <= 405 * KIB  # the file and its slack
+    assert sum(parts) <= delivered + 16 * KIB
+    assert not [event for event in closed if event["outcome"] == "complete" and int(event["bytes.delivered"]) < 307199]
 
 
 async def leave(mitm, token: str) -> None:
