@@ -34,7 +34,7 @@ def head_of(flow: http.HTTPFlow) -> Head:
     headers = CIMultiDict((_text(name), _text(value)) for name, value in flow.request.headers.fields)
     peer = flow.client_conn.peername
     return Head(
-        flow.request.method,
+        _text(flow.request.data.method),  # `method` is its upper case, which is not what the store would be asked with
         path,
         MultiDict(parse_qsl(query, keep_blank_values=True)),
         headers,

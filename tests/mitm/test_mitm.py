@@ -192,6 +192,7 @@ async def test_a_limit_that_this_door_cannot_keep_is_refused(mitm, client) -> No
         (b"GET /d/{} HTTP/1.1\r\nHost: a\r\nContent-Length: 90000000\r\n\r\nabc", b"400"),
         (b"PUT /d/{} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", b"405"),
         (b"GET /d/{} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n", b"400"),
+        (b"get /d/{} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"405"),
         (b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", b"400"),
         (b"GET http://elsewhere.example/d/x HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n", b"403"),
     ],
