@@ -114,8 +114,8 @@ def _wanted(file: Path | None, config: Path | None) -> tuple[Path, Collection[st
 def _refused(written: Node | None) -> Refused:
     """What the settings' doors refuse, of this much of them; nothing where it is wrong, which others say."""
     doors = None if written is None else plain(written)
-    if isinstance(doors, dict):
-        doors.pop("secret", None)  # as written, such as ${…}, it is none
+    if isinstance(doors, dict) and "secret" in doors:
+        doors["secret"] = "0" * 16  # as written, such as ${…}, it is none
     try:
         return {} if doors is None else DoorsSettings.model_validate(doors).refused
     except ValidationError:

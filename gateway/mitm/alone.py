@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mitmproxy import ctx
+from mitmproxy.tools.dump import DumpMaster
 
 from gateway.bootstrap.starting import check as check_start
 from gateway.bootstrap.starting import supported
@@ -40,6 +41,8 @@ class Alone(Plugin):
         """mitmproxy is up. An error logged here ends it with status 1."""
         try:
             self.use(ctx.master.addons.get("proxyserver").connections)
+            if not isinstance(ctx.master, DumpMaster):
+                raise SettingsError("start it with mitmdump: others show signed addresses; to look, gateway mitm --web")
             promises.check(ctx.options)
             if not ctx.options.gateway_config:
                 raise SettingsError("name the settings file: --set gateway_config=config/gateway.yaml")

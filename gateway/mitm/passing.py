@@ -88,6 +88,8 @@ class Passing:
         """Whether the store answers with the part that was asked for. Raises OriginError, FileMissing."""
         self._heard = time.monotonic()
         self.remote.check(self.part, status, headers)
+        if self._line is not None:
+            self._line.measure(self._room)
         self._begun = True
 
     def take(self, data: bytes) -> bytes | list[bytes]:
@@ -162,9 +164,11 @@ class Passing:
         running.sent = running.acknowledged = running.sent + len(piece)
         if self._is_low():
             self._low.set()
-            if running.sent >= running.granted and self._line is not None:
-                self._line.hold()
         return piece
+
+    def _room(self) -> int | None:
+        running = self._running
+        return None if running.granted >= running.reservation.asked else running.granted - running.sent
 
     def _is_low(self) -> bool:
         running = self._running
@@ -178,7 +182,7 @@ class Passing:
                 await renew(self._ledger, self._running)
                 if not self._is_low():
                     self._low.clear()
-                if self._line is not None and self._running.sent < self._running.granted:
+                if self._line is not None:
                     self._line.go_on()
         except Exception as error:  # noqa: BLE001  whatever it is, nothing may go on without the ledger
             self.fail(error)
@@ -191,12 +195,12 @@ class Passing:
             return
         self.ended = True
         if self._line is not None:
-            self._line.go_on()  # the client's next request may come by the same connection to the store
+            self._line.let_go()
         renewing, self._renewing = self._renewing, None
         if renewing is not None and renewing is not asyncio.current_task():
             renewing.cancel()
         if self._running.sent > self._running.granted and not isinstance(error, Cut):
-            # What was read before the pause took hold has gone out: the ledger counts no more than it granted.
+            # What TLS had kept back, or came with the store's head: the ledger counts no more than it granted.
             self._renewing = asyncio.create_task(self._catch_up(error))
         else:
             self._settle(error)

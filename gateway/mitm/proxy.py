@@ -82,6 +82,7 @@ def _master(settings: Settings, folder: Path, web_port: int | None) -> Any:
         from mitmproxy.tools.web.master import WebMaster  # noqa: PLC0415  likewise
 
         app.flow_to_json = shown.redacting(app.flow_to_json)
+        app.handlers = shown.without_contents(app.handlers)
         master = WebMaster(made, with_termlog=False)
         made.update(web_host="127.0.0.1", web_port=web_port, web_open_browser=False)
     promises.fix(made, settings.origin.read_timeout)

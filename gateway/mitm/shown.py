@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mitmproxy import http
@@ -13,6 +13,25 @@ from gateway.policy.model import Claims
 PATH = "gateway.path"
 """In a flow's metadata: its path, without secrets."""
 HIDDEN = ("Cookie", "Authorization")
+SHOWN_OF_REQUEST = frozenset(
+    [
+        "accept",
+        "accept-encoding",
+        "accept-language",
+        "connection",
+        "host",
+        "if-match",
+        "if-modified-since",
+        "if-none-match",
+        "if-range",
+        "if-unmodified-since",
+        "range",
+        "user-agent",
+        "x-forwarded-for",
+    ]
+)
+"""All others may hold the link: a browser's Referer, what a proxy in front calls the first address."""
+HIDDEN_OF_RESPONSE = frozenset(("location", "set-cookie"))
 YES, NO = ":white_check_mark:", ":no_entry:"
 
 
@@ -50,9 +69,21 @@ def redacting(to_json: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[
         shown = to_json(flow)
         if "request" in shown:
             shown["request"]["path"] = flow.metadata.get(PATH, "/…")
+            shown["request"]["headers"] = [
+                each for each in shown["request"]["headers"] if each[0].lower() in SHOWN_OF_REQUEST
+            ]
+        if "response" in shown:
+            shown["response"]["headers"] = [
+                each for each in shown["response"]["headers"] if each[0].lower() not in HIDDEN_OF_RESPONSE
+            ]
         return shown
 
     return redacted
+
+
+def without_contents(routes: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """mitmweb's own addresses without those that give a flow whole: a link page's body has the links."""
+    return [route for route in routes if not any(name in route[0] for name in ("/content", "/dump", "/(?P<cmd>"))]
 
 
 def _without_token(path: str) -> str:

@@ -5,6 +5,7 @@ mitmproxy is untyped here: it is installed in an environment of its own alone.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -33,7 +34,7 @@ def head_of(flow: http.HTTPFlow) -> Head:
     headers = CIMultiDict((_text(name), _text(value)) for name, value in flow.request.headers.fields)
     peer = flow.client_conn.peername
     return Head(
-        flow.request.method,
+        _text(flow.request.data.method),  # `method` is its upper case, which is not what the store would be asked with
         path,
         MultiDict(parse_qsl(query, keep_blank_values=True)),
         headers,
@@ -122,6 +123,40 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
+class Valve:
+    """In place of a connection's own reading. Pausing the transport would not hold: what the reader has buffered is
+    still handed on, and the reader resumes the transport by itself.
+    """
+
+    def __init__(self, reader: Any) -> None:
+        self._read = reader.read
+        self._turned = asyncio.Event()
+        self._room: Callable[[], int | None] = lambda: None
+        self.is_held = False
+        reader.read = self.read
+
+    def turn(self, room: Callable[[], int | None]) -> None:
+        """`room`: bytes that may be read now, None: any number."""
+        self._room = room
+        self.look()
+
+    def look(self) -> None:
+        """There may be room again."""
+        self._turned.set()
+
+    async def read(self, most: int) -> bytes:
+        """As StreamReader.read, once there is room."""
+        while (room := self._room()) is not None and room <= 0:
+            self._turned.clear()
+            self.is_held = True
+            try:
+                await self._turned.wait()
+            finally:
+                self.is_held = False
+        read: bytes = await self._read(most if room is None else min(most, room))
+        return read
+
+
 class Line:
     """The client's connection of a flow, and the store's behind it."""
 
@@ -129,7 +164,7 @@ class Line:
         """`connections`: mitmproxy's own, by the client's id."""
         self._flow = flow
         self._connections = connections
-        self._held: Any = None
+        self._valve: Valve | None = None
 
     @property
     def client_gone(self) -> bool:
@@ -177,22 +212,29 @@ class Line:
         if channel.handler is not None:
             channel.handler.cancel("ended")  # a reader that waits for room in the buffers
 
-    def hold(self) -> None:
-        """Read nothing more from the store."""
-        writer = self._writer(self._flow.server_conn)
-        if writer is not None:
-            self._held = writer.transport
-            self._held.pause_reading()
+    def measure(self, room: Callable[[], int | None]) -> None:
+        """Read no more from the store than there is room for; None: any number of bytes."""
+        channel = self._channel(self._flow.server_conn)
+        if channel is None or channel.reader is None:
+            return
+        made = getattr(channel.reader.read, "__self__", None)
+        self._valve = made if isinstance(made, Valve) else Valve(channel.reader)
+        self._valve.turn(room)
 
     def go_on(self) -> None:
-        """Read from the store again."""
-        held, self._held = self._held, None
-        if held is not None:
-            held.resume_reading()
+        """There may be room again."""
+        if self._valve is not None:
+            self._valve.look()
+
+    def let_go(self) -> None:
+        """Read from the store as ever: the client's next request may come by the same connection."""
+        valve, self._valve = self._valve, None
+        if valve is not None:
+            valve.turn(lambda: None)
 
     @property
     def is_held(self) -> bool:
-        return self._held is not None
+        return self._valve is not None and self._valve.is_held
 
     def _channel(self, end: Any) -> Any:
         handler = self._connections.get(self._flow.client_conn.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import time
@@ -191,6 +192,7 @@ async def test_a_limit_that_this_door_cannot_keep_is_refused(mitm, client) -> No
         (b"GET /d/{} HTTP/1.1\r\nHost: a\r\nContent-Length: 90000000\r\n\r\nabc", b"400"),
         (b"PUT /d/{} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", b"405"),
         (b"GET /d/{} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n", b"400"),
+        (b"get /d/{} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"405"),
         (b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", b"400"),
         (b"GET http://elsewhere.example/d/x HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n", b"403"),
     ],
@@ -245,6 +247,26 @@ async def test_ranges_that_outrun_the_ledger_follow_each_other_on_one_connection
     came = await raw(mitm, asked)
     assert came.count(b"HTTP/1.1 206 ") == 3
     assert came.endswith(data[450 * KIB :])
+
+
+async def test_who_asks_often_at_once_gets_no_more_than_was_granted(mitm, client) -> None:
+    mitm.bucket.put("greedy.pdf", 300 * KIB)
+    token = mitm.token("greedy.pdf", downloads=1)
+
+    async def got() -> int:
+        count = 0
+        with contextlib.suppress(aiohttp.ClientError):
+            async with client.get(url(mitm, token), headers={"Range": "bytes=1-"}) as answer:
+                while answer.status == 206 and (piece := await answer.content.read(MIB)):
+                    count += len(piece)
+        return count
+
+    parts = await asyncio.gather(*(got() for _ in range(8)))
+    closed = await mitm.settled(token)
+    delivered = sum(int(event["bytes.delivered"]) for event in closed)
+    assert delivered <= 405 * KIB  # the file and its slack
+    assert sum(parts) <= delivered + 16 * KIB
+    assert not [event for event in closed if event["outcome"] == "complete" and int(event["bytes.delivered"]) < 307199]
 
 
 async def leave(mitm, token: str) -> None:

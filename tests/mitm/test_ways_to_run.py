@@ -263,6 +263,38 @@ async def test_mitmweb_shows_each_decision_and_no_secret(start, tmp_path: Path) 
         assert "aaaaaaaaaaaaaaaaaaaaaa" not in shown
 
 
+async def test_mitmweb_shows_no_link_of_a_link_page_nor_any_cookie(start) -> None:
+    with start("", "--web", "--web-port", str(_free_port())) as mitm:
+        mitm.bucket.put("one.pdf", 100)
+        mitm.bucket.put("two.pdf", 100)
+        where = urlsplit(mitm.web)
+        one, two = mitm.token("one.pdf"), mitm.token("one.pdf", "two.pdf")
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client:
+
+            async def shown(path: str) -> tuple[int, str]:
+                async with client.get(f"http://{where.netloc}{path}?{where.query}") as answer:
+                    return answer.status, await answer.text(errors="replace")
+
+            for token, accept, status in ((one, "*/*", 303), (two, "text/html", 200)):
+                told = {"Referer": f"https://a/l/{token}", "X-Original-URI": f"/l/{token}", "User-Agent": "seen/1.0"}
+                url = f"{mitm.base}/l/{token}"
+                async with client.get(url, headers={"Accept": accept, **told}, allow_redirects=False) as answer:
+                    assert answer.status == status
+            _, flows = await shown("/flows")
+            assert "seen/1.0" in flows
+            assert "gw_device" not in flows
+            assert not [token for token in (one, two) if token in flows]
+            whole = [
+                "/flows/dump",
+                *(
+                    f"/flows/{flow['id']}/response/content{end}"
+                    for flow in json.loads(flows)
+                    for end in (".data", "/raw.json")
+                ),
+            ]
+            assert {path: (await shown(path))[0] for path in whole} == dict.fromkeys(whole, 404)
+
+
 MITMDUMP = "import sys; from mitmproxy.tools.main import mitmdump; mitmdump(sys.argv[1:])"
 PLAIN = ("-c", MITMDUMP, "-s", ADDON, "--listen-host", "127.0.0.1")
 NOWHERE = ("--mode", "reverse:http://gateway.invalid")
@@ -270,6 +302,29 @@ REFUSED = [
     (NOWHERE, "gateway_config=config/gateway.yaml"),
     (("--mode", "reverse:http://127.0.0.1:1", "--set", "gateway_config=x"), "--mode reverse:http://gateway.invalid"),
 ]
+
+
+def test_mitmweb_does_not_run_with_the_plugin_as_a_script(configured, mitm_python: Path, tmp_path: Path) -> None:
+    options = ["--no-web-open-browser", "--web-port", str(_free_port()), "-p", "0", "--set", f"confdir={tmp_path}"]
+    made = subprocess.run(
+        [
+            mitm_python,
+            "-c",
+            MITMDUMP.replace("mitmdump", "mitmweb"),
+            *PLAIN[2:],
+            *options,
+            *NOWHERE,
+            "--set",
+            f"gateway_config={configured()}",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert made.returncode == 1
+    assert "gateway mitm --web" in made.stdout + made.stderr
 
 
 def test_mitmdump_does_not_run_without_what_it_needs(mitm_python: Path, tmp_path: Path) -> None:
