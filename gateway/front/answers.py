@@ -140,9 +140,12 @@ class Answers:
         *,
         deny: Deny | None = None,
         detail: str | None = None,
+        words: str | None = None,
         more: Mapping[str, str] = MappingProxyType({}),
     ) -> Answer:
-        """The same for what is not the policy's to refuse; `detail` is told to programs."""
+        """The same for what is not the policy's to refuse; `detail` is told to programs; `words` is the
+        reason that it is explained like, where that is another one.
+        """
         language = self._language(head)
         headers = {**SAFE, "X-Request-Id": request_id, "Vary": "Accept, Accept-Language", **more}
         headers["Content-Language"] = language
@@ -151,7 +154,7 @@ class Answers:
         from_shop = deny.message if deny and deny.reason in (Reason.RULE_DENIED, Reason.FROZEN) else None
         if wants_html(head.headers.get("Accept")):
             page = self._pages.refusal_html(
-                reason, status, request_id, language, message=from_shop, retry_after=retry_after
+                reason, status, request_id, language, message=from_shop, retry_after=retry_after, words=words
             )
             headers["Content-Security-Policy"] = self._pages.content_security_policy
             return Answer.text(page, "text/html", headers, status=status)
@@ -163,6 +166,7 @@ class Answers:
             message=deny.message if deny else detail,
             retry_after=retry_after,
             rule=deny.rule if deny else None,
+            words=words,
         )
         headers |= {"Content-Disposition": 'inline; filename="refused.json"', "Content-Type": CONTENT_TYPE}
         return Answer(status, headers, problem)

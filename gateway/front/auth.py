@@ -7,7 +7,9 @@ may have sent of these headers must not count: where several of them name the re
 from __future__ import annotations
 
 import logging
+import math
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from urllib.parse import parse_qsl, quote, unquote
@@ -20,6 +22,7 @@ from gateway.front.answers import Answers, DoorSettings
 from gateway.front.handing import Handing
 from gateway.front.head import Head
 from gateway.front.intake import read_request
+from gateway.front.pages import UNKNOWN_REASON
 from gateway.front.plain import Answer
 from gateway.http.forwarded import is_trusted
 from gateway.policy.fronts import AUTH
@@ -41,6 +44,7 @@ UNCLEAR = (
     "The proxy must tell the request that it was asked, in X-Forwarded-Uri and X-Forwarded-Method, and take its "
     "client's own away."
 )
+REMIND_EVERY = 60.0
 PASSED = ("Content-Disposition", "Content-Type", "Content-Security-Policy", "Set-Cookie")
 """Headers of the answer that the proxy is to send with the file; told once more under names of their own."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -76,10 +80,12 @@ class Auth:
         self._settlement = settlement
         self._handing = handing
         self._note = note
+        self._complained = -math.inf
 
     async def answer(self, head: Head, request_id: str, late: Reason | None = None) -> Answer:
         """200 with where the bytes are, else the refusal that the proxy is to pass on; `late`: why it must be one."""
         if not self._may_ask(head):
+            self._complain(head)
             return self._answers.explained(head, request_id, "auth.untrusted", 403, detail=UNTRUSTED)
         original = self._original(head)
         if original is None:
@@ -116,8 +122,11 @@ class Auth:
             request_id = told["Request-Id"]
         if not told["Reason"]:
             log.warning(NO_BYTES, request_id)
+            # Not in the words of that reason, which say that nothing was counted.
+            down = Reason.ORIGIN_DOWN
+            return self._answers.explained(head, request_id, down.text, down.status, words=UNKNOWN_REASON)
         try:
-            reason = Reason.named(told["Reason"] or Reason.ORIGIN_DOWN.text)
+            reason = Reason.named(told["Reason"])
         except KeyError:
             # Its own failure, or a request that it was told in no clear words.
             status = 500 if told["Reason"] == "internal" else 400
@@ -155,6 +164,13 @@ class Auth:
         self._settle(admitted, "complete")
         passed = {f"X-Gateway-{name}": headers[name] for name in PASSED if name in headers}
         return Answer(200, {**_BARE, **headers, **passed, **told, "X-Gateway-Status": "200"}, length=0)
+
+    def _complain(self, head: Head) -> None:
+        """Each download is refused then, and leaves no event: so the log has to say it, now and then."""
+        now = time.monotonic()
+        if is_trusted(head.peer, self._settings.trusted_proxies) and now - self._complained > REMIND_EVERY:
+            self._complained = now
+            log.warning("a trusted proxy asked /auth without doors.secret, or with another one, and was refused")
 
     def _may_ask(self, head: Head) -> bool:
         """Where there is no secret, every trusted proxy: it learns yes or no, and nobody learns where bytes lie."""

@@ -126,9 +126,12 @@ class Pages:
         *,
         message: str | None = None,
         retry_after: int | None = None,
+        words: str | None = None,
     ) -> str:
-        """The page for one refusal. `message` is the deciding rule's own text, `retry_after` in seconds."""
-        title, advice = self._explain(reason, language)
+        """The page for one refusal. `message` is the deciding rule's own text, `retry_after` in seconds, `words` the
+        reason that it is explained like, where that is another one.
+        """
+        title, advice = self._explain(words or reason, language)
         return self._render(
             "refusal.html.j2",
             language,
@@ -151,9 +154,10 @@ class Pages:
         message: str | None = None,
         retry_after: int | None = None,
         rule: str | None = None,
+        words: str | None = None,
     ) -> bytes:
         """The same refusal for programs (RFC 9457)."""
-        title, advice = self._explain(reason, language)
+        title, advice = self._explain(words or reason, language)
         detail = message or advice
         return problem.problem(status, reason, title, detail, request_id, rule=rule, retry_after=retry_after)
 

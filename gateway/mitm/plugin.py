@@ -87,6 +87,7 @@ class Plugin:
         head: Head | None = None
         passing: Passing | None = None
         try:
+            flow.metadata.pop(wire.ANSWERED, None)  # a flow that mitmweb plays again has it
             head = wire.head_of(flow)
             shown.hide(flow)
             if flow.error is not None:

@@ -169,7 +169,7 @@ async def test_only_downloads_can_be_asked_for(open_gateway, target: str) -> Non
         assert asked == 404
 
 
-async def test_who_may_not_ask_learns_nothing(open_gateway) -> None:
+async def test_who_may_not_ask_learns_nothing_and_the_log_says_so_once(open_gateway, caplog) -> None:
     async with open_gateway(DOORS) as gateway:
         gateway.file("a.bin", 1000)
         good = traefik(f"/d/{gateway.token('a.bin')}")
@@ -178,6 +178,8 @@ async def test_who_may_not_ask_learns_nothing(open_gateway) -> None:
             assert asked == 403
             assert not [name for name in headers if name.lower().startswith("x-gateway")]
         assert not await gateway.events()
+    (said,) = [record.message for record in caplog.records if "doors.secret" in record.message]
+    assert SECRET not in said
 
 
 async def test_without_a_secret_it_decides_and_tells_nobody_where_bytes_lie(open_gateway) -> None:
@@ -205,7 +207,9 @@ async def test_the_refusal_that_was_told_is_shown_and_nothing_is_decided(open_ga
         assert (status, headers["Retry-After"], headers["X-Request-Id"]) == (503, "2", "abc-1")
         assert "redis.down" in body
         assert "the proxy did not get the bytes" not in caplog.text
-        assert (await shown(Secret=SECRET, Request_Id="abc-2"))[0] == 502
+        status, _, body = await shown(Secret=SECRET, Request_Id="abc-2")
+        assert (status, json.loads(body)["reason"]) == (502, "origin.down")
+        assert "not counted" not in body, "it was"
         assert "request abc-2: the proxy did not get the bytes" in caplog.text
         assert (await shown(Secret=SECRET, Reason="internal"))[0] == 500
         said = await shown(Secret=SECRET, Reason="rule.denied", Message="Za%C5%BC%C3%B3%C5%82%C4%87%0D%0A")
