@@ -312,7 +312,7 @@ trusted_proxies: [10.0.0.0/8]
 external_hosts: [cdn.example.com]
 counting: {{resume_window: 24h, repeat_window: 60s, free_below: 64KiB}}
 events: {{keep: 90d}}
-doors: {{mitm: {{waive: [rate]}}, nginx: {{redirect: /_gateway/, waive: [concurrent, rate]}}}}
+doors: {{secret: "{SECRETS[1]}", mitm: {{waive: [rate]}}, nginx: {{redirect: /_gateway/, waive: [concurrent, rate]}}}}
 drain: 30s
 """
 _SETTING_WORDS = (
