@@ -72,7 +72,8 @@ AT_NGINX = {
     ),
     "a smaller plan": CANDIDATES["a smaller plan"],
 }
-NGINX = "doors: {nginx: {redirect: /_gateway/, waive: [concurrent]}}\n"
+SHOWN = {"X-Gateway-Secret": "0123456789abcdef-for-tests"}
+NGINX = f"doors: {{secret: {SHOWN['X-Gateway-Secret']}, nginx: {{redirect: /_gateway/, waive: [concurrent]}}}}\n"
 TOKENS = (
     {},
     {"tier": "free"},
@@ -235,7 +236,7 @@ class World:
 
     async def _request(self, gateway, token: str, step: Step) -> None:
         url = f"{gateway.base}/d/{token}/{step.number}?utm_id={step.name}" + ("&view=1" if step.view else "")
-        headers = {"X-Forwarded-For": step.person.address, "User-Agent": step.person.agent}
+        headers = {"X-Forwarded-For": step.person.address, "User-Agent": step.person.agent, **SHOWN}
         if step.person.cookie:
             headers["Cookie"] = f"gw_device={step.person.cookie}"
         if step.range:
@@ -248,7 +249,7 @@ class World:
 
     async def _overlapping(self, gateway, token: str, number: int) -> None:
         """A download in the midst of another one, and one that begins just when that ends."""
-        headers = {"X-Forwarded-For": "100.64.9.9", "User-Agent": "Safari"}
+        headers = {"X-Forwarded-For": "100.64.9.9", "User-Agent": "Safari", **SHOWN}
         async with gateway.client.get(f"{gateway.base}/d/{token}/1?utm_id=slow{number}", headers=headers) as held:
             if held.status == 200:
                 await held.content.readexactly(200_000)
