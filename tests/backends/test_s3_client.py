@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import botocore.auth
 import pytest
+from backends import fake_origin as fake
 
 from gateway.backends.s3_client import Wire
 from gateway.backends.s3_signing import Signer, bucket
 from gateway.errors import FileMissing, OriginChanged, OriginDown, OriginTimeout
 from gateway.policy.model import ByteRange
-
-_spec = importlib.util.spec_from_file_location("fake_origin", Path(__file__).with_name("fake_origin.py"))
-fake = importlib.util.module_from_spec(_spec)
-sys.modules["fake_origin"] = fake
-_spec.loader.exec_module(fake)
 
 DATA = bytes(range(256)) * 1200
 CHUNK = len(DATA) // 30

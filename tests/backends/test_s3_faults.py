@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
 import os
-import sys
 import time
 from datetime import timedelta
-from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import quote
 
 import botocore.auth
 import pytest
+from backends import fake_origin as fake
 
 from gateway.backends import s3, s3_signing, s3_tries
 from gateway.backends.s3_client import Wire
 from gateway.errors import FileMissing, OriginChanged, OriginDown, OriginTimeout
 from gateway.policy.model import ByteRange
 
-_spec = importlib.util.spec_from_file_location("fake_origin", Path(__file__).with_name("fake_origin.py"))
-fake = importlib.util.module_from_spec(_spec)
-sys.modules["fake_origin"] = fake
-_spec.loader.exec_module(fake)
 HONEST = fake.HONEST
 
 SMALL = bytes(range(256)) * 4

@@ -6,11 +6,9 @@ import asyncio
 import base64
 import contextlib
 import hashlib
-import importlib.util
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backends import fake_origin as fake
 from redis import Redis
 
 from gateway.policy.keys import SigningKey, load_key
@@ -29,11 +28,6 @@ from gateway.policy.tokens import encode
 ROOT = Path(__file__).parents[2]
 SECRET = "a secret of a shop, for tests only, 40 long"
 S3_SECRET = "the-bucket-secret-that-nobody-may-see"
-
-_spec = importlib.util.spec_from_file_location("fake_origin", ROOT / "tests" / "backends" / "fake_origin.py")
-fake = importlib.util.module_from_spec(_spec)
-sys.modules.setdefault("fake_origin", fake)
-_spec.loader.exec_module(fake)
 
 
 class Bucket(fake.FakeOrigin):

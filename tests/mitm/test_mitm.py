@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import sys
 import time
 from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+from backends import fake_origin as fake
 
 from gateway.backends.redis_client import Wire, connect
 from gateway.backends.redis_control import RedisControl
 from gateway.policy.model import FileEntry
 from gateway.policy.standing import Command
 
-fake = sys.modules.get("fake_origin")
 KIB = 1024
 MIB = 1024 * KIB
 

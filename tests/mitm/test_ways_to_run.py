@@ -10,13 +10,13 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+from backends import fake_origin as fake
 
 from gateway.backends.embedded_redis import EmbeddedRedis
 
@@ -206,7 +206,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def test_with_tls_it_speaks_nothing_else_and_still_leaks_nothing(start, certificate: Path) -> None:
     async def forbids(x):
-        return await x.send(x.head("403 Forbidden")) if x.get else sys.modules["fake_origin"].HONEST
+        return await x.send(x.head("403 Forbidden")) if x.get else fake.HONEST
 
     with start(f"tls: {{certificate: {certificate}/cert.pem, key: {certificate}/key.pem}}") as mitm:
         assert mitm.base.startswith("https://")
@@ -232,7 +232,7 @@ async def test_with_tls_it_speaks_nothing_else_and_still_leaks_nothing(start, ce
 async def test_mitmweb_shows_each_decision_and_no_secret(start, tmp_path: Path) -> None:
     async def slow(x):
         await asyncio.sleep(0.5 if x.get else 0)
-        return sys.modules["fake_origin"].HONEST
+        return fake.HONEST
 
     port = _free_port()
     with start("", "--web", "--web-port", str(port)) as mitm:

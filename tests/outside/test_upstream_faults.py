@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import importlib.util
 import json
 import os
 import socket
 import ssl
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 import aiohttp
 import pytest
+from backends import fake_origin as fake
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -27,10 +26,6 @@ FAULT_LIST = MATERIAL / "upstream_faults.json"
 LENGTH_CASES = MATERIAL / "content_length_cases.json"
 pytestmark = pytest.mark.skipif(not FAULT_LIST.is_file(), reason="the outside material is not here")
 
-_spec = importlib.util.spec_from_file_location("fake_origin", Path(__file__).parents[1] / "backends" / "fake_origin.py")
-fake = importlib.util.module_from_spec(_spec)
-sys.modules["fake_origin"] = fake
-_spec.loader.exec_module(fake)
 HONEST, OTHER_ETAG, MIB = fake.HONEST, fake.OTHER_ETAG, fake.MIB
 
 SMALL = bytes(range(256)) * 4
