@@ -418,7 +418,8 @@ def test_a_reader_that_maps_the_file_itself_would_die_of_it(paths: dict[str, Pat
     path = tmp_path / "x.mmdb"
     path.write_bytes(paths["city"].read_bytes())
     shown = child(UNDER_LOAD.format(load=NAIVE), str(path))
-    assert shown.returncode in (1, -signal.SIGBUS, -signal.SIGSEGV)
+    # An error, a crash, or pointers that lead in a circle for ever.
+    assert shown.returncode in (1, -signal.SIGBUS, -signal.SIGSEGV, -signal.SIGALRM)
 
 
 FUZZ = """
