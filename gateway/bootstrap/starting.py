@@ -24,7 +24,7 @@ async def check(settings: Settings) -> None:
     if not any(files) and settings.origin.kind == "file":
         return
     from gateway.bootstrap.files import check_policy  # noqa: PLC0415  it imports all there is
-    from gateway.bootstrap.origin import refuse_public_bucket  # noqa: PLC0415  likewise
+    from gateway.bootstrap.origin import refuse_public_bucket  # noqa: PLC0415  it imports the store's client
 
     check_policy(settings)
     await refuse_public_bucket(settings)

@@ -33,8 +33,8 @@ def mitm(config: Path | None, web: bool, web_port: int) -> None:
     if importlib.util.find_spec("mitmproxy") is None:
         _run_where_mitmproxy_is()
     from gateway.bootstrap.starting import check, supported  # noqa: PLC0415  mitmproxy is not everywhere
-    from gateway.mitm.promises import fit  # noqa: PLC0415  likewise
-    from gateway.settings import notes  # noqa: PLC0415  likewise
+    from gateway.mitm.promises import fit  # noqa: PLC0415  only where mitmproxy is
+    from gateway.settings import notes  # noqa: PLC0415  not before the environment is the right one
 
     log_to_stderr("gateway")
     try:
@@ -42,7 +42,7 @@ def mitm(config: Path | None, web: bool, web_port: int) -> None:
         asyncio.run(check(settings))
         for note in notes(settings):
             LOG.warning("%s", note)
-        from gateway.mitm.proxy import run  # noqa: PLC0415  likewise; what is wrong above is said sooner
+        from gateway.mitm.proxy import run  # noqa: PLC0415  it imports mitmproxy: what is wrong above is said sooner
 
         asyncio.run(run(settings, click.echo, web_port=web_port if web else None))
     except GatewayError as error:

@@ -16,7 +16,6 @@ from urllib.parse import parse_qsl, quote, unquote
 
 from multidict import MultiDict
 
-from gateway.errors import OriginError
 from gateway.front.addresses import FileAddress, parse_path
 from gateway.front.answers import Answers, DoorSettings
 from gateway.front.handing import Handing
@@ -28,7 +27,6 @@ from gateway.http.forwarded import is_trusted
 from gateway.policy.fronts import AUTH
 from gateway.policy.model import Deny
 from gateway.policy.reasons import Reason
-from gateway.services.broken import reason_of
 from gateway.services.gatekeeper import Admitted, Gatekeeper, Refused
 from gateway.services.settlement import Running, Settlement
 
@@ -108,7 +106,7 @@ class Auth:
         admitted = await (self._gatekeeper.refuse(late, asked) if late else self._gatekeeper.admit(asked))
         if isinstance(admitted, Refused):
             return self.refusal(head, admitted.request_id, admitted.deny)
-        return await self._allowed(head, admitted)
+        return self._allowed(head, admitted)
 
     def refused(self, head: Head, request_id: str) -> Answer:
         """The refusal that a proxy was told, for it to show; that of bytes it could not get, where it was told none.
@@ -143,25 +141,17 @@ class Auth:
             answer = replace(answer, headers={**answer.headers, "X-Gateway-Message": message})
         return self._mapped(head, answer, deny.reason.text)
 
-    async def _allowed(self, head: Head, admitted: Admitted) -> Answer:
+    def _allowed(self, head: Head, admitted: Admitted) -> Answer:
         headers = self._answers.headers(admitted)
         if admitted.plan.status in WITHOUT_BODY:
             # Costs nothing, so nothing may be sent: the proxy must not judge conditions and ranges by itself.
             return self._mapped(head, self._answers.bodiless(admitted), "condition")
         if admitted.file.key is None:
             # The way to it is for the client: passed on like a refusal, of which it has the status.
-            self._settle(admitted, "complete")
+            self._settle(admitted)
             return self._mapped(head, Answer(admitted.plan.status, headers, length=0), "elsewhere")
-        try:
-            told = await self._handing.told(admitted) if self._settings.tells(head) else {}
-        except BaseException as error:
-            if not isinstance(error, OriginError):
-                self._settle(admitted, "client_left")
-                raise
-            self._settle(admitted, "origin_failed", reason_of(error).text)
-            log.warning("request %s was refused: %s", admitted.request_id, error)
-            return self.refusal(head, admitted.request_id, Deny(reason_of(error)))
-        self._settle(admitted, "complete")
+        told = self._handing.told(admitted) if self._settings.tells(head) else {}
+        self._settle(admitted)
         passed = {f"X-Gateway-{name}": headers[name] for name in PASSED if name in headers}
         return Answer(200, {**_BARE, **headers, **passed, **told, "X-Gateway-Status": "200"}, length=0)
 
@@ -178,9 +168,9 @@ class Auth:
             return is_trusted(head.peer, self._settings.trusted_proxies)
         return self._settings.tells(head)
 
-    def _settle(self, admitted: Admitted, outcome: str, reason: str = "") -> None:
+    def _settle(self, admitted: Admitted) -> None:
         if admitted.reservation is not None:
-            self._settlement.finish(Running(admitted.reservation), outcome, reason)
+            self._settlement.finish(Running(admitted.reservation), "complete")
 
     def _original(self, head: Head) -> Head | None:
         """The request that the proxy was asked; None where it is not told, or not in one voice."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from gateway.services.gatekeeper import Admitted
-from gateway.store_ports import Local, ObjectStore
+from gateway.store_ports import Local
 
 PARTIAL = 206
 NGINX_KEEPS = frozenset({"Accept-Ranges", "Cache-Control", "Content-Disposition"})
@@ -21,32 +21,32 @@ _NO_HEADER = re.compile(r"[\x00-\x1f\x7f]|^ | $")
 class Handing:
     """`redirect`: nginx's internal location, None where nginx moves no bytes."""
 
-    def __init__(self, store: ObjectStore, redirect: str | None) -> None:
-        self._store = store
+    def __init__(self, redirect: str | None) -> None:
         self._redirect = redirect
 
-    async def to_nginx(self, admitted: Admitted, headers: Mapping[str, str]) -> dict[str, str]:
-        """The headers by which nginx answers with the file itself, made of those of our own answer. Raises OriginError.
+    def to_nginx(self, admitted: Admitted, headers: Mapping[str, str]) -> dict[str, str]:
+        """The headers by which nginx answers with the file itself, made of those of our own answer.
 
         nginx keeps those of NGINX_KEEPS whatever it comes to send: on a refusal they would be wrong, beside its own
         they would stand twice. So it is told them under names that it does not keep.
         """
-        told = await self.told(admitted)
+        told = self.told(admitted)
         told |= {f"X-Gateway-{name}" if name in NGINX_KEEPS else name: value for name, value in headers.items()}
         where = f"file/{told['X-Gateway-File']}" if "X-Gateway-File" in told else "bucket"
         return {**told, "X-Accel-Redirect": f"{self._redirect}{where}"}
 
-    async def told(self, admitted: Admitted) -> dict[str, str]:
+    @staticmethod
+    def told(admitted: Admitted) -> dict[str, str]:
         """Where the bytes are: `X-Gateway-File`, a path below the folder, percent-encoded, and `X-Gateway-Path`, the
         same as it is, where a header can say it; or `X-Gateway-Origin`, a signed address, to be asked with the Range
-        and the If-Match that go with it. Raises OriginError.
+        and the If-Match that go with it.
         """
         plan = admitted.plan
-        located = await self._store.locate(admitted.stored)
+        located = admitted.located
         if isinstance(located, Local):
             plain = {} if _NO_HEADER.search(located.path) else {"X-Gateway-Path": located.path}
             return {"X-Gateway-File": quote(located.path), **plain}
-        if admitted.request.method == "HEAD":
+        if located is None or admitted.request.method == "HEAD":
             return {}  # It would be the whole download, and HEAD counts nothing.
         told = {"X-Gateway-Origin": located.url, "X-Gateway-If-Match": admitted.stored.etag}
         if plan.status == PARTIAL:

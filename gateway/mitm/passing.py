@@ -98,7 +98,7 @@ class Passing:
         """
         try:
             return self._take(data)
-        except BaseException as error:  # noqa: BLE001  see above
+        except BaseException as error:  # noqa: BLE001  mitmproxy hangs where this raises
             self._fault = self._fault or error
             asyncio.get_running_loop().call_soon(self.fail, self._fault)
             return []

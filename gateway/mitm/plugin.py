@@ -201,7 +201,7 @@ class Plugin:
         except BaseException:  # noqa: BLE001  see this module's law
             try:
                 wire.answer(flow, STARTING)
-            except BaseException:  # noqa: BLE001
+            except BaseException:  # noqa: BLE001  see this module's law
                 line.kill()
 
     def _safely(self, work: Callable[[], None]) -> None:

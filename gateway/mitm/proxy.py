@@ -79,7 +79,7 @@ def _master(settings: Settings, folder: Path, web_port: int | None) -> Any:
         master = DumpMaster(made, with_termlog=False, with_dumper=False)
     else:
         from mitmproxy.tools.web import app  # noqa: PLC0415  only to look
-        from mitmproxy.tools.web.master import WebMaster  # noqa: PLC0415  likewise
+        from mitmproxy.tools.web.master import WebMaster  # noqa: PLC0415  only to look
 
         app.flow_to_json = shown.redacting(app.flow_to_json)
         app.handlers = shown.without_contents(app.handlers)

@@ -42,11 +42,12 @@ from gateway.services.grounds import Grounds
 from gateway.services.identifiers import new_id, now_ms
 from gateway.services.reserving import Reserving
 from gateway.services.responding import ResponsePlan, plan_redirect, plan_response
-from gateway.store_ports import ObjectStore
+from gateway.store_ports import Local, ObjectStore, Remote
 
 log = logging.getLogger(__name__)
 
 TOKENS_CACHED = 4096
+REDIRECTED_FROM = 300
 SERVER_ERROR = 500
 RETRY_AFTER = {
     Reason.REDIS_DOWN: 2,
@@ -71,7 +72,8 @@ class Refused:
 class Admitted:
     """Yes: what to answer. `reservation` is None where nothing is charged; otherwise it must be settled exactly once.
 
-    `rate`: bytes/s that all of the token's transfers share. `rule`: the one that decided, if any did.
+    `rate`: bytes/s that all of the token's transfers share. `rule`: the one that decided, if any did. `located`: where
+    the proxy in front finds the bytes, if it is to send them.
     """
 
     request: DownloadRequest
@@ -82,6 +84,7 @@ class Admitted:
     reservation: Reservation | None
     rate: int | None = None
     rule: str | None = None
+    located: Local | Remote | None = None
 
     @property
     def request_id(self) -> str:
@@ -278,6 +281,7 @@ class Gatekeeper:
         self, case: Case, claims: Claims, allow: Allow, *, fresh: bool, limits: bool
     ) -> Admitted | Refused:
         request, file = case.request, allow.file
+        located: Local | Remote | None = None
         if await self._is_too_late(claims, allow):
             late = Deny(Reason.TOKEN_EXPIRED, rule=allow.rule, plan=allow.plan, would_deny=allow.would_deny)
             return await self._refuse(late, case)
@@ -295,11 +299,11 @@ class Gatekeeper:
                 boundary=secrets.token_hex(16) if front.multipart else "",
                 handed=front.hands_over,
             )
-            if plan.elsewhere:
+            if front.hands_over and plan.status < REDIRECTED_FROM:
                 # What is handed over is never given back: a store that cannot say where it lies must fail unpaid.
-                await self._store.locate(stored)
+                located = await self._store.locate(stored)
         if not limits:
-            return Admitted(request, claims, file, stored, plan, None, allow.rate, allow.rule)
+            return Admitted(request, claims, file, stored, plan, None, allow.rate, allow.rule, located)
         ask = self._ask(case, claims, allow=allow, stored=stored, plan=plan)
         charged = plan.sends_body or (plan.elsewhere and request.method == "GET")
         reservation = await self._reserving.reserve(ask) if charged else await self._ledger.peek(ask)
@@ -314,7 +318,7 @@ class Gatekeeper:
             if void is not None:
                 self._forsake(reservation, void.reason)
                 return _refused(void, request)
-        return Admitted(request, claims, file, stored, plan, reservation, allow.rate, allow.rule)
+        return Admitted(request, claims, file, stored, plan, reservation, allow.rate, allow.rule, located)
 
     async def _void_meanwhile(self, claims: Claims, file: FileEntry) -> Deny | None:
         """What was said while the ledger was asked: those who cut what runs did not see this reservation yet."""

@@ -69,7 +69,7 @@ class Door:
         self._hooks = Hooks(intake, lambda: memory.has_room() and not status.draining)
         self._turns = Turns()
         self._answers = Answers(settings, store=store, ledger=ledger)
-        self._handing = Handing(store, settings.redirect)
+        self._handing = Handing(settings.redirect)
         self._auth = Auth(
             settings,
             self._gatekeeper,
@@ -205,7 +205,7 @@ class Door:
         if admitted.reservation is None:
             return self._answers.bodiless(admitted)
         if admitted.plan.elsewhere:
-            return await self._hand_over(head, admitted, Running(admitted.reservation))
+            return self._hand_over(admitted, Running(admitted.reservation))
         delivery = Delivery(
             admitted, admitted.reservation, store=self._store, ledger=self._ledger, settlement=self._settlement
         )
@@ -225,21 +225,12 @@ class Door:
         self._status.origin_ok = True
         return await self._send(request, admitted, delivery)
 
-    async def _hand_over(self, head: Head, admitted: Admitted, running: Running) -> Answer:
+    def _hand_over(self, admitted: Admitted, running: Running) -> Answer:
         """Another server sends the body: the one that a 302 names, or nginx, which is told where it is."""
-        try:
-            headers = self._answers.headers(admitted)
-            if admitted.file.key is not None:
-                headers = await self._handing.to_nginx(admitted, headers)
-        except OriginError as error:
-            self._settlement.finish(running, "origin_failed", reason_of(error).text)
-            log.warning("request %s was refused: %s", admitted.request_id, error)
-            return self._refusal(head, admitted.request_id, Deny(reason_of(error)))
-        except BaseException:
-            self._settlement.finish(running, "client_left")
-            raise
         self._settlement.finish(running, "complete")
+        headers = self._answers.headers(admitted)
         if admitted.file.key is not None:
+            headers = self._handing.to_nginx(admitted, headers)
             self._status.origin_ok = True
         return Answer(admitted.plan.status, headers, length=0)
 

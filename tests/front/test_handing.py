@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import ip_address
 from urllib.parse import unquote
 
 import pytest
 
-from gateway.errors import OriginDown
 from gateway.front.handing import Handing
 from gateway.policy.model import Claims, DownloadRequest, FileEntry, StoredObject
 from gateway.services.gatekeeper import Admitted
@@ -20,22 +19,10 @@ STORED = StoredObject("a.pdf", 1000, '"e"', 1_700_000_000, "application/pdf")
 SIGNED = "https://bucket.example.com/a%20b.pdf?X-Amz-Signature=0123"
 
 
-@dataclass
-class Located:
-    """A store that locates every object there, or fails."""
-
-    where: Local | Remote | Exception
-
-    async def locate(self, stored: StoredObject) -> Local | Remote:
-        if isinstance(self.where, Exception):
-            raise self.where
-        return self.where
-
-
-def admitted(**changes: object) -> Admitted:
+def admitted(where: Local | Remote, **changes: object) -> Admitted:
     request = replace(REQUEST, **changes)
     plan = plan_response(request, STORED, "a.pdf", now=1_800_000_000, boundary="", handed=True)
-    return Admitted(request, Claims("s", "t", 1, ()), FileEntry("a.pdf"), STORED, plan, None)
+    return Admitted(request, Claims("s", "t", 1, ()), FileEntry("a.pdf"), STORED, plan, None, located=where)
 
 
 @pytest.mark.parametrize(
@@ -43,9 +30,8 @@ def admitted(**changes: object) -> Admitted:
     ["a.pdf", "with space.pdf", "plus+sign%2F.pdf", "zażółć/\N{SMILING FACE WITH SUNGLASSES}.mp3", "a?b#c&d;e\"f'.pdf",
      "line\nbreak\r.txt"],
 )  # fmt: skip
-async def test_a_file_is_a_path_below_the_location_in_ascii(key: str) -> None:
-    handing = Handing(Located(Local(key)), "/_gateway/")
-    told = await handing.to_nginx(admitted(range="bytes=0-9"), {})
+def test_a_file_is_a_path_below_the_location_in_ascii(key: str) -> None:
+    told = Handing("/_gateway/").to_nginx(admitted(Local(key), range="bytes=0-9"), {})
     assert set(told) - {"X-Gateway-Path"} == {"X-Accel-Redirect", "X-Gateway-File"}
     path = told["X-Accel-Redirect"].removeprefix("/_gateway/file/")
     assert path == told["X-Gateway-File"]
@@ -67,8 +53,8 @@ async def test_a_file_is_a_path_below_the_location_in_ascii(key: str) -> None:
         ({"range": "bytes=10-19", "if_range": '"x"'}, None),
     ],
 )
-async def test_an_object_is_asked_for_just_the_planned_part_of_that_version(changes, ranged) -> None:
-    told = await Handing(Located(Remote(SIGNED, check=print)), "/_gateway/").to_nginx(admitted(**changes), {})
+def test_an_object_is_asked_for_just_the_planned_part_of_that_version(changes, ranged) -> None:
+    told = Handing("/_gateway/").to_nginx(admitted(Remote(SIGNED, check=print), **changes), {})
     assert told["X-Accel-Redirect"] == "/_gateway/bucket"
     assert (told["X-Gateway-Origin"], told["X-Gateway-If-Match"]) == (SIGNED, '"e"')
     assert told.get("X-Gateway-Range") == ranged
@@ -85,17 +71,11 @@ async def test_an_object_is_asked_for_just_the_planned_part_of_that_version(chan
         ("a\x7f", False),
     ],
 )
-async def test_a_plain_path_is_told_only_where_it_arrives_as_it_is(key: str, said: bool) -> None:
-    told = await Handing(Located(Local(key)), None).told(admitted())
+def test_a_plain_path_is_told_only_where_it_arrives_as_it_is(key: str, said: bool) -> None:
+    told = Handing(None).told(admitted(Local(key)))
     assert told.get("X-Gateway-Path") == (key if said else None)
     assert unquote(told["X-Gateway-File"]) == key
 
 
-async def test_who_only_asks_is_given_no_redirect() -> None:
-    handing = Handing(Located(Remote(SIGNED, check=print)), None)
-    assert "X-Accel-Redirect" not in await handing.told(admitted())
-
-
-async def test_a_store_that_cannot_say_is_told_as_such() -> None:
-    with pytest.raises(OriginDown):
-        await Handing(Located(OriginDown("no credentials")), "/_gateway/").to_nginx(admitted(), {})
+def test_who_only_asks_is_given_no_redirect() -> None:
+    assert "X-Accel-Redirect" not in Handing(None).told(admitted(Remote(SIGNED, check=print)))
