@@ -279,10 +279,10 @@ class EventLog(Protocol):
     async def append(self, shard: int, fields: Fields) -> None:
         """Store one event. Raises LedgerDown; the caller decides whether the answer waits for it."""
 
-    async def append_once(self, shard: int, subject: str, mark: str, fields: Fields, seconds: int) -> bool:
-        """Store an event that others tell of the same `subject` too, unless the last one had its `mark`.
+    async def append_once(self, shard: int, mark: str, fields: Fields, seconds: int) -> bool:
+        """Store an event that others tell too, unless one with its `mark` was stored, whatever came after it.
 
-        The last one is remembered for `seconds`. Returns whether this call stored it. Raises LedgerDown.
+        The mark is remembered for `seconds`. Returns whether this call stored it. Raises LedgerDown.
         """
 
     async def trim(self, shard: int, keep_seconds: int) -> int:
