@@ -118,16 +118,17 @@ def _webhook_url(value: object) -> SecretStr:
         raise ValueError(f"has a character that an address cannot have; write it percent-encoded, and {example}")
     if parts.username is not None or parts.fragment or text.endswith("#"):
         raise ValueError(f"has a user name or a # in it; {example}")
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host):
         raise ValueError(f"is sent in the clear by http://, which only this machine's own addresses may be; {example}")
     return SecretStr(text)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether the name or address is this machine's own."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host.lower().rstrip(".") == "localhost"
 
 
 def _redis_url(value: object) -> SecretStr:
