@@ -26,8 +26,8 @@ class SignIn:
 class IdentityProvider(Protocol):
     """Tells who somebody is, by way of the browser."""
 
-    async def address(self, begun: SignIn) -> str:
-        """Where the browser is to be sent. Raises ProviderDown."""
+    async def address(self, begun: SignIn, *, anew: bool = False) -> str:
+        """Where the browser is to be sent. `anew`: to sign in even if somebody has. Raises ProviderDown."""
 
     async def customer(self, answer: Mapping[str, str], begun: SignIn) -> str:
         """The customer's id, from the query with which the browser came back.

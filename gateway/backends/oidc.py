@@ -104,7 +104,7 @@ class OidcProvider:
         if self._session is not None:
             await self._session.close()
 
-    async def address(self, begun: SignIn) -> str:
+    async def address(self, begun: SignIn, *, anew: bool = False) -> str:
         """See IdentityProvider.address."""
         found = await self.discover()
         asked = {
@@ -116,6 +116,7 @@ class OidcProvider:
             "nonce": begun.nonce,
             "code_challenge": urlsafe_b64encode(hashlib.sha256(begun.verifier.encode()).digest()).rstrip(b"=").decode(),
             "code_challenge_method": "S256",
+            **({"prompt": "login"} if anew else {}),
         }
         return f"{found.authorization}{'&' if '?' in found.authorization else '?'}{urlencode(asked)}"
 

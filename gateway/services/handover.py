@@ -57,9 +57,10 @@ class Handover:
         self._once = once
         self._clock = clock
 
-    async def address(self, begun: SignIn) -> str:
+    async def address(self, begun: SignIn, *, anew: bool = False) -> str:
         """See IdentityProvider.address."""
-        asked = urlencode({"state": begun.state, "return_to": self._shop.return_to})
+        more = {"prompt": "login"} if anew else {}
+        asked = urlencode({"state": begun.state, "return_to": self._shop.return_to, **more})
         return f"{self._shop.login_url}{'&' if '?' in self._shop.login_url else '?'}{asked}"
 
     async def customer(self, answer: Mapping[str, str], begun: SignIn) -> str:

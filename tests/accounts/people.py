@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from http.cookies import SimpleCookie
 
 from aiohttp import ClientResponse, ClientSession, CookieJar
 from yarl import URL
@@ -42,12 +43,23 @@ class Provider:
         return Registered(self.issuer, said["client_id"], said["client_secret"], redirect_uri)
 
 
+class _Jar(CookieJar):
+    """Browsers take this very machine for secure (Secure Contexts §3.1); aiohttp must be told each port."""
+
+    def filter_cookies(self, request_url: URL) -> SimpleCookie:  # type: ignore[override]
+        return super().filter_cookies(request_url.with_scheme("https") if request_url.scheme == "http" else request_url)
+
+
 class Browser:
     """Keeps cookies, also Secure ones from this very machine, as browsers do; follows no redirect by itself."""
 
-    def __init__(self, *origins: str) -> None:
-        jar = CookieJar(unsafe=True, treat_as_secure_origin=[URL(origin) for origin in origins])
-        self.client = ClientSession(cookie_jar=jar, headers={"Accept": "text/html"})
+    def __init__(self) -> None:
+        self.jar = _Jar(unsafe=True)
+        self.client = ClientSession(cookie_jar=self.jar, headers={"Accept": "text/html"})
+
+    def cookies(self, prefix: str) -> dict[str, str]:
+        """Those whose names begin so."""
+        return {cookie.key: cookie.value for cookie in self.jar if cookie.key.startswith(prefix)}
 
     async def get(self, url: str) -> ClientResponse:
         answer = await self.client.get(URL(url, encoded=True), allow_redirects=False)
