@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import jwt
-from jwt.exceptions import InvalidTokenError, PyJWKError
+from jwt.exceptions import PyJWTError
 
 from gateway.errors import SignInRefused
 from gateway.policy.customers import customer_id
@@ -59,7 +59,7 @@ class IdTokens:
                 leeway=LEEWAY,
                 options={"require": _REQUIRED},
             )
-        except (InvalidTokenError, PyJWKError, ValueError, TypeError) as error:
+        except (PyJWTError, ValueError, TypeError) as error:
             # The library's own text may quote what the token says.
             raise SignInRefused(f"the ID token is not good ({type(error).__name__})") from None
         return self._read(claims, nonce)
@@ -74,7 +74,7 @@ class IdTokens:
             raise SignInRefused("the ID token names no key of the provider's")
         try:
             return jwt.PyJWK(dict(fitting[0]), algorithm=str(alg))
-        except (PyJWKError, InvalidTokenError, ValueError, TypeError, KeyError):
+        except (PyJWTError, ValueError, TypeError, KeyError):
             raise SignInRefused("the provider's key cannot be read") from None
 
     def _read(self, claims: Mapping[str, object], nonce: str) -> str:
@@ -95,7 +95,7 @@ class IdTokens:
 def _header(token: str) -> Mapping[str, object]:
     try:
         return jwt.get_unverified_header(token)
-    except (InvalidTokenError, ValueError, TypeError):
+    except (PyJWTError, ValueError, TypeError):
         raise SignInRefused("the ID token cannot be read") from None
 
 

@@ -94,7 +94,7 @@ class Handover:
                 issuer=self._shop.issuer,
                 options={"require": _REQUIRED, "strict_aud": True, "verify_exp": False, "verify_iat": False},
             )
-        except (jwt.InvalidTokenError, ValueError, TypeError) as error:
+        except (jwt.PyJWTError, ValueError, TypeError) as error:
             # The library's own text may quote what the token says.
             raise SignInRefused(f"the hand-over is not good ({type(error).__name__})") from None
         return claims

@@ -29,7 +29,7 @@ _ID = 12
 _STATE = re.compile(r"[A-Za-z0-9_-]{24}")
 _EACH = re.compile(rf"(?:^|;[ \t]*)({COOKIE}_[A-Za-z0-9_-]{{{_ID}}})=([A-Za-z0-9_.-]{{1,4096}})(?=;|$)")
 _ATTRIBUTES = "Path=/; Secure; HttpOnly; SameSite=Lax"
-_MINE = re.compile(r"/(?:l/[A-Za-z0-9_.-]{1,4096}|o/[A-Za-z0-9_.~%-]{1,512}|account)")
+_MINE = re.compile(r"/(?:l/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,4095}|o/[A-Za-z0-9_~%-][A-Za-z0-9_.~%-]{0,511}|account)")
 
 
 class SignIns:
@@ -88,7 +88,7 @@ class SignIns:
             claims = jwt.decode(
                 value, self._key, algorithms=[_ALGORITHM], audience=AUDIENCE, options={"verify_iat": False}
             )
-        except jwt.InvalidTokenError:
+        except jwt.PyJWTError:
             return None
         begun = SignIn(claims["state"], claims["nonce"], claims["verifier"], claims["to"], claims["iat"])
         return begun if 0 <= self._clock() - begun.begun_at < SECONDS else None

@@ -7,7 +7,8 @@ import re
 import socket
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from secrets import token_urlsafe
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import jwt
@@ -15,10 +16,15 @@ import pytest
 from accounts.people import Browser, Provider
 from aiohttp import ClientResponse
 
+from gateway.backends.redis_links import RedisLinks
+from gateway.policy.keys import KeySet
+from gateway.policy.model import Claims
+from gateway.policy.tokens import parse
 from gateway.services.sessions import COOKIE as SESSION
 from gateway.services.sign_ins import COOKIE as SIGN_IN
 
 SECRET = "of sessions, for tests only, 40 characters"
+SHARED = "of hand-overs, for tests only, 40 letters!"
 
 
 @dataclass
@@ -279,3 +285,100 @@ async def test_without_accounts_there_is_no_such_address(gateway, browser: Brows
     refused = await browser.get(f"{gateway.base}/l/{gateway.token('sea.pdf', account=True)}")
     assert refused.status == 401
     assert "button" not in (await refused.text()).partition("<main>")[2]
+
+
+async def test_the_short_address_asks_for_the_account_first(shop: Shop, browser: Browser) -> None:
+    claims = parse(shop.token(token_id="t-7"), KeySet([shop.running.key]), "shop.example.com")  # type: ignore[attr-defined]
+    assert isinstance(claims, Claims)
+    links = RedisLinks(shop.running.wire, 1)  # type: ignore[attr-defined]
+    await links.add(claims, 1)
+    await links.add(replace(claims, customer_id="c-8", token_id="t-8"), 1)
+    for name in ("t-7", "unknown", "a%2Fb"):
+        away = await browser.get(f"{shop.base}/o/{name}")
+        assert away.status == 302
+        assert away.headers["Location"].startswith(shop.issuer)
+    back = await sign_in(browser, shop, f"{shop.base}/o/t-7")
+    assert back.headers["Location"] == "/o/t-7"
+    there = await browser.get(f"{shop.base}/o/t-7")
+    assert there.status == 303
+    assert (await browser.get(shop.base + there.headers["Location"])).status == 200
+    assert (await browser.post(f"{shop.base}/o/t-7", {})).status == 405
+    pages = []
+    for name in ("t-8", "t-x"):
+        refused = await browser.get(f"{shop.base}/o/{name}")
+        assert refused.status == 403
+        page = await refused.text()
+        assert "account.other" in page
+        pages.append(page.replace(name, "…").replace(refused.headers["X-Request-Id"], "…"))
+    assert pages[0] == pages[1]
+
+
+@pytest.fixture
+async def handed(open_gateway) -> AsyncIterator[Shop]:  # type: ignore[no-untyped-def]
+    """A gateway whose shop hands its customers over."""
+    base = f"http://127.0.0.1:{free_port()}"
+    handover = f'{{login_url: "https://shop.example.com/in", issuer: shop.example.com, secret: "{SHARED}"}}'
+    more = f'public_url: "{base}"\naccounts: {{secret: "{SECRET}", handover: {handover}}}\n'
+    async with open_gateway(more, port=int(base.rpartition(":")[2])) as running:
+        running.file("sea.pdf", 1000)
+        yield Shop(running, base, "https://shop.example.com")
+
+
+def hand_over(**changes: object) -> str:
+    """What the shop's page signs."""
+    now = int(time.time())
+    claims = {"iss": "shop.example.com", "aud": "download-gateway-account", "sub": "c-7", "iat": now, "exp": now + 60}
+    return jwt.encode({**claims, "jti": token_urlsafe(9), **changes}, SHARED, algorithm="HS256")
+
+
+async def test_a_shop_hands_its_customer_over(handed: Shop, browser: Browser, caplog: pytest.LogCaptureFixture) -> None:
+    link = f"{handed.base}/l/{handed.token()}"
+
+    async def begin() -> dict[str, str]:
+        away = urlsplit((await browser.get(f"{link}?sign-in")).headers["Location"])
+        assert (away.netloc, away.path) == ("shop.example.com", "/in")
+        return dict(parse_qsl(away.query))
+
+    asked = await begin()
+    assert asked["return_to"] == f"{handed.base}/account/enter"
+    other = {"state": asked["state"], "handover": hand_over(nonce="o" * 24)}
+    assert (await browser.get(f"{handed.base}/account/enter?{urlencode(other)}")).status == 403
+
+    asked = await begin()
+    signed = hand_over(nonce=asked["state"])
+    enter = f"{handed.base}/account/enter?{urlencode({'state': asked['state'], 'handover': signed})}"
+    async with (thief := Browser()).client:
+        assert (await thief.get(enter)).status == 400
+    cookies = browser.cookies(SIGN_IN)
+    back = await browser.get(enter)
+    assert handed.base + back.headers["Location"] == link
+    assert (await browser.get(link)).status == 200
+    again = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
+    async with handed.running.client.get(enter, headers=again) as used:  # type: ignore[attr-defined]
+        assert used.status == 403
+    assert signed not in caplog.text
+    assert "used before" in caplog.text
+
+
+async def test_a_shop_may_begin_by_itself(handed: Shop, browser: Browser) -> None:
+    enter = f"{handed.base}/account/enter?{urlencode({'handover': hand_over()})}"
+    back = await browser.get(enter)
+    assert (back.status, back.headers["Location"]) == (303, "/account")
+    assert browser.cookies(SESSION)
+    async with (other := Browser()).client:
+        assert (await other.get(enter)).status == 403
+        stale = hand_over(exp=int(time.time()) + 200)
+        assert (await other.get(f"{handed.base}/account/enter?{urlencode({'handover': stale})}")).status == 403
+        assert not other.cookies(SESSION)
+        # The provider's way in is closed where there is none.
+        assert (await other.get(f"{handed.base}/account/return?code=x&state=y")).status == 404
+
+
+async def test_a_proxy_that_asks_is_told_by_the_session(shop: Shop, browser: Browser) -> None:
+    await sign_in(browser, shop, f"{shop.base}/account/sign-in")
+    [(name, value)] = browser.cookies(SESSION).items()
+    headers = {"X-Forwarded-Uri": f"/d/{shop.token()}", "X-Forwarded-Method": "GET", "X-Forwarded-For": "192.0.2.7"}
+    client = shop.running.client  # type: ignore[attr-defined]
+    for cookie, status in ((f"{name}={value}", 200), ("", 401)):
+        async with client.get(f"{shop.base}/auth", headers={**headers, "Cookie": cookie}) as answer:
+            assert answer.status == status
