@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from gateway.policy.keys import Key, load_key
-from gateway.settings_values import HttpUrl, Seconds, Secret, is_loopback
+from gateway.settings_values import ExactUrl, Seconds, Secret, is_loopback
 
 _SECRET_MIN = 32
 _CLAIM = re.compile(r"[A-Za-z0-9_:/.-]{1,100}")
@@ -39,7 +39,7 @@ def _safe(url: str) -> str:
 
 
 LongSecret = Annotated[Secret, AfterValidator(_long)]
-SafeUrl = Annotated[HttpUrl, AfterValidator(_safe)]
+SafeUrl = Annotated[ExactUrl, AfterValidator(_safe)]
 
 
 class _Section(BaseModel):

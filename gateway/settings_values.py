@@ -87,6 +87,15 @@ def _http_url(value: object) -> str:
     return text.rstrip("/")
 
 
+def _exact_url(value: object) -> str:
+    """An http(s) address just as it is written, its query and last slash too: others compare it, or answer at it."""
+    text = _text(value)
+    _http_url(text.partition("?")[0])
+    if "#" in text or " " in text or not text.isprintable():
+        raise ValueError("has a #, a space or a control character in it; write it like https://accounts.example.com/")
+    return text
+
+
 def _internal_path(value: object) -> str:
     """A path that only nginx itself may ask for."""
     text = _text(value)
@@ -265,6 +274,7 @@ DoorSecret = Annotated[SecretStr, PlainValidator(_door_secret)]
 Address = Annotated[Listen, PlainValidator(_listen)]
 InternalPath = Annotated[str, PlainValidator(_internal_path)]
 HttpUrl = Annotated[str, PlainValidator(_http_url)]
+ExactUrl = Annotated[str, PlainValidator(_exact_url)]
 WebhookUrl = Annotated[SecretStr, PlainValidator(_webhook_url)]
 RedisUrl = Annotated[SecretStr, PlainValidator(_redis_url)]
 ProxyNetwork = Annotated[Network, PlainValidator(_network)]

@@ -143,6 +143,10 @@ class OidcProvider:
         keys = await self._keys_with(found, tokens.key_id(token))
         return tokens.customer(token, keys, begun.nonce)
 
+    async def look(self) -> None:
+        """Ask for all that a sign-in needs to know of it. Raises ProviderDown."""
+        await self._keys_with(await self.discover(), None)
+
     async def discover(self) -> Discovered:
         """What the provider says of itself, at most an hour old; older where it is silent. Raises ProviderDown."""
         async with self._asking:
