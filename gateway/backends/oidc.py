@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote_plus, urlencode, urlsplit
 
-from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar
+from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 
 from gateway.account_ports import SignIn
 from gateway.backends.oidc_tokens import IdTokens, Jwk
@@ -27,6 +27,9 @@ TIMEOUT = 5.0
 ANSWER_MAX = 256 * 1024
 FRESH = 3600.0
 """Seconds for which what the provider says of itself is believed."""
+SILENT_FOR = 3.0
+"""Seconds for which a provider that could not be asked is not asked again."""
+AT_ONCE = 16
 AGAIN_AFTER = 10.0
 """Seconds between two looks at its keys: an ID token may name any key."""
 WELL_KNOWN = "/.well-known/openid-configuration"
@@ -86,12 +89,15 @@ class OidcProvider:
         self._asking = asyncio.Lock()
         self._discovered: Discovered | None = None
         self._discovered_at = 0.0
+        self._failure: str | None = None
+        self._failed_until = 0.0
         self._keys: tuple[Jwk, ...] = ()
         self._keys_at = 0.0
         self._ways: tuple[str, ...] = ()
 
     async def __aenter__(self) -> Self:
         self._session = ClientSession(
+            connector=TCPConnector(limit=AT_ONCE),
             cookie_jar=DummyCookieJar(),
             timeout=ClientTimeout(total=self._timeout),
             headers={"User-Agent": "download-gateway", "Accept": "application/json"},
@@ -153,11 +159,15 @@ class OidcProvider:
             now = time.monotonic()
             if self._discovered is not None and now - self._discovered_at < FRESH:
                 return self._discovered
+            if self._failure is not None and now < self._failed_until:
+                raise ProviderDown(self._failure)
             try:
                 said = await self._get(self._client.issuer.rstrip("/") + WELL_KNOWN)
                 self._discovered, self._discovered_at = _discovered(said, self._client), now
-            except ProviderDown:
+            except ProviderDown as error:
                 if self._discovered is None:
+                    # Who waited meanwhile must not wait as long again, one after the other.
+                    self._failure, self._failed_until = str(error), time.monotonic() + SILENT_FOR
                     raise
                 # Each sign-in would otherwise wait for a provider that still answers at its other addresses.
                 self._discovered_at = now - FRESH + AGAIN_AFTER

@@ -126,12 +126,13 @@ class Door:
             return await self._ask(head, address, request_id)
         if isinstance(address, OrderAddress | AccountAddress):
             return await self._account(request, head, address, request_id)
-        if self._accounts is not None and isinstance(address, LinkAddress) and ASKED in head.query:
-            return await self._accounts.begin(head, request_id, link_path("", address.token))
         methods = ("GET", "HEAD", "POST") if self._acts and isinstance(address, LinkAddress) else ("GET", "HEAD")
         if head.method not in methods:
             more = {"Allow": ", ".join(methods)}
             return self._answers.explained(head, request_id, "method.not_allowed", 405, more=more)
+        signs_in = isinstance(address, LinkAddress) and ASKED in head.query and head.method != "POST"
+        if self._accounts is not None and signs_in:
+            return await self._accounts.begin(head, request_id, link_path("", address.token))
         asked = read_request(
             head,
             token=address.token,

@@ -171,3 +171,11 @@ async def test_an_answer_of_another_provider(fake: Fake, iss: str) -> None:
         with pytest.raises(SignInRefused, match="another provider"):
             await asked.customer({"code": "c"}, BEGUN)
         assert await asked.customer({"code": "c", "iss": fake.issuer}, BEGUN) == "c-7"
+
+
+async def test_who_waits_for_a_silent_provider_does_not_wait_in_a_row(fake: Fake) -> None:
+    fake.instead["/.well-known/openid-configuration"] = lambda: web.Response(status=500)
+    async with provider(fake) as asked:
+        told = await asyncio.gather(*(asked.address(BEGUN) for _ in range(20)), return_exceptions=True)
+    assert [str(each) for each in told] == ["answers 500 at /.well-known/openid-configuration"] * 20
+    assert len(fake.asked) == 1
