@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from secrets import token_urlsafe
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -16,11 +17,14 @@ import pytest
 from accounts.people import Browser, Provider
 from aiohttp import ClientResponse
 
+from gateway.backends.order_book import SqlOrderBook
 from gateway.backends.redis_links import RedisLinks
 from gateway.policy.keys import KeySet
-from gateway.policy.model import Claims
+from gateway.policy.model import Claims, FileEntry
+from gateway.policy.orders import Buyer, Entitlement, IssuedLink, Line, Notice, Order, SoldFile
 from gateway.policy.tokens import parse
 from gateway.services.sessions import COOKIE as SESSION
+from gateway.services.sessions import Sessions
 from gateway.services.sign_ins import COOKIE as SIGN_IN
 
 SECRET = "of sessions, for tests only, 40 characters"
@@ -382,3 +386,37 @@ async def test_a_proxy_that_asks_is_told_by_the_session(shop: Shop, browser: Bro
     for cookie, status in ((f"{name}={value}", 200), ("", 401)):
         async with client.get(f"{shop.base}/auth", headers={**headers, "Cookie": cookie}) as answer:
             assert answer.status == status
+
+
+async def test_an_orders_short_address_leads_to_its_link(open_gateway, tmp_path: Path, browser: Browser) -> None:  # type: ignore[no-untyped-def]
+    url = f"sqlite:///{tmp_path}/orders.db"
+    now = int(time.time())
+    link = IssuedLink("t1", ("l1",), (FileEntry("sea.pdf"),), now - 10, now + 600, account=True)
+    said = Notice("1", 1, paid=True, buyer=Buyer("ann@example.com", "Ann", "c-7"), lines=(Line("l1"),))
+    sold = Entitlement("l1", "Sea", (SoldFile(FileEntry("sea.pdf")),), granted_at=1, account=True)
+    order = replace(Order("main-1", "main", "1").heard(said), entitlements=(sold,), links=(link,))
+    book = SqlOrderBook(url)
+    await book.open()
+    async with book.change("main-1") as draft:
+        draft.order = order
+    await book.close()
+    oidc = "{issuer: 'http://127.0.0.1:1', client_id: us}"
+    more = f'orders: {{url: "{url}"}}\nshops: [{{name: main, kind: shopify, secrets: [{SECRET}]}}]\n'
+    more += f'public_url: "http://127.0.0.1:9"\naccounts: {{secret: "{SECRET}", oidc: {oidc}}}\n'
+    sessions = Sessions(SECRET, seconds=600)
+    async with open_gateway(more) as running:
+        running.file("sea.pdf", 1000)
+
+        async def ask(path: str, customer: str) -> ClientResponse:
+            cookie = sessions.begin(customer).partition(";")[0]
+            headers = {"Cookie": cookie, "Accept": "text/html"}
+            answer = await running.client.get(running.base + path, headers=headers, allow_redirects=False)
+            await answer.read()
+            return answer
+
+        there = await ask("/o/main-1", "c-7")
+        assert there.status == 303
+        assert (await ask(there.headers["Location"], "c-7")).status == 200
+        assert (await ask(there.headers["Location"], "c-8")).status == 403
+        assert (await ask("/o/main-1", "c-8")).status == 403
+        assert (await ask("/o/main-2", "c-7")).status == 403
