@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from gateway.backends.redis_control import RedisControl
 from gateway.backends.redis_events import RedisEventLog
 from gateway.backends.redis_shards import RedisShards
+from gateway.bootstrap.accounts import Accounts, open_accounts
 from gateway.bootstrap.orders import Orders, open_orders
 from gateway.bootstrap.origin import open_store
 from gateway.bootstrap.policy import open_policy
@@ -40,6 +41,7 @@ class Services:
     settlement: Settlement
     sums: SumMemory
     orders: Orders | None
+    accounts: Accounts | None
     upkeep: Callable[[], Upkeep]
 
 
@@ -82,6 +84,9 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             orders = await closing.enter_async_context(
                 open_orders(settings, wire, assortment=assortment, settlement=settlement, events=events)
             )
+        accounts = await closing.enter_async_context(
+            open_accounts(settings, wire, lambda: policy.rules.current, None if orders is None else orders.book)
+        )
         grounds = Grounds(
             keys=settings.key_set(),
             issuer=settings.issuer,
@@ -139,6 +144,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             settlement,
             await closing.enter_async_context(open_sums(settings, wire)),
             orders,
+            accounts,
             lambda: Upkeep.of(journal, shards, control.standing),
         )
 

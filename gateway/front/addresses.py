@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import unquote
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,3}")
 
@@ -47,7 +49,23 @@ class RefusedAddress:
     """`/auth/refused`: where it has the refusal shown that it was told, or that of bytes that never came."""
 
 
-Address = LinkAddress | FileAddress | ZipAddress | HookAddress | AuthAddress | RefusedAddress
+@dataclass(frozen=True, slots=True)
+class OrderAddress:
+    """`/o/{id}`: an order, or a link, for who has signed in as its customer. `name` is decoded."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccountAddress:
+    """`/account/{step}`: the steps of signing in and out."""
+
+    step: Literal["sign-in", "return", "enter", "sign-out"]
+
+
+Address = (
+    LinkAddress | FileAddress | ZipAddress | HookAddress | AuthAddress | RefusedAddress | OrderAddress | AccountAddress
+)
 
 
 def parse_path(raw_path: str) -> Address | None:
@@ -61,6 +79,10 @@ def parse_path(raw_path: str) -> Address | None:
             return FileAddress(token, int(number))
         case ["", "z", token] | ["", "z", token, _] if token:
             return ZipAddress(token)
+        case ["", "o", name] if name:
+            return OrderAddress(unquote(name, errors="replace"))
+        case ["", "account", "sign-in" | "return" | "enter" | "sign-out" as step]:
+            return AccountAddress(step)
         case ["", "hooks", shop] if shop:
             return HookAddress(shop)
         case ["", "auth"]:

@@ -9,7 +9,7 @@ import hashlib
 import os.path
 import re
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files as package_files
 from importlib.resources.abc import Traversable
@@ -74,6 +74,20 @@ class LinkZip:
         _check(self.href)
 
 
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a visitor may do about a refusal: a button that leads to `href`, or sends `fields` to it. `words` names the
+    text on it.
+    """
+
+    words: str
+    href: str = field(repr=False)
+    fields: Mapping[str, str] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        _check(self.href)
+
+
 class Pages:
     """Renders pages and problem bodies, in the shop's colours where there is a `brand`.
 
@@ -130,6 +144,7 @@ class Pages:
         message: str | None = None,
         retry_after: int | None = None,
         words: str | None = None,
+        action: Action | None = None,
     ) -> str:
         """The page for one refusal. `message` is the deciding rule's own text, `retry_after` in seconds, `words` the
         reason that it is explained like, where that is another one.
@@ -145,6 +160,7 @@ class Pages:
             request_id=request_id,
             status=status,
             reason=reason,
+            action=action,
         )
 
     def refusal_problem(
@@ -155,14 +171,12 @@ class Pages:
         language: str,
         *,
         message: str | None = None,
-        retry_after: int | None = None,
-        rule: str | None = None,
         words: str | None = None,
+        **more: str | int | None,
     ) -> bytes:
-        """The same refusal for programs (RFC 9457)."""
+        """The same refusal for programs (RFC 9457), with `more` members beside; those that are None are left out."""
         title, advice = self._explain(words or reason, language)
-        detail = message or advice
-        return problem.problem(status, reason, title, detail, request_id, rule=rule, retry_after=retry_after)
+        return problem.problem(status, reason, title, message or advice, request_id, **more)
 
     def link_html(
         self,

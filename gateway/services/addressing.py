@@ -11,7 +11,7 @@ from gateway.mail.letter import FileAddress, LinkAddresses
 from gateway.policy.decide import plan_of
 from gateway.policy.granting import claims_of
 from gateway.policy.keys import KeySet
-from gateway.policy.links import file_path, link_path
+from gateway.policy.links import file_path, link_path, order_path
 from gateway.policy.model import Claims, Deny
 from gateway.policy.orders import Holding, IssuedLink, Order
 from gateway.policy.ruleset import RuleSet
@@ -27,6 +27,8 @@ class Addressing:
     base_url: str
     rules: Callable[[], RuleSet]
     holding: Callable[[Order], Holding]
+    short: bool = False
+    """Whether links of registered customers are named by `/o/{id}`, which asks for the account first."""
 
     def of(self, order: Order, now: int) -> list[LinkAddresses]:
         """The order's links that are good at `now` (Unix s), with those of their files that are the buyer's still.
@@ -34,24 +36,36 @@ class Addressing:
         Of a file only the newest link is named, which stands in for those before it. Raises GatewayError where no key
         signs.
         """
-        held = self.holding(order).until
-        mine = {name for name, until in held.items() if until is None or until > now}
+        mine = self._mine(order, now)
+        chosen = self.good(order, now)
+        return [self._addresses(order, link, mine, alone=len(chosen) == 1) for link in chosen]
+
+    def good(self, order: Order, now: int) -> list[IssuedLink]:
+        """Those links of the order themselves."""
+        mine = self._mine(order, now)
         chosen: list[IssuedLink] = []
         for link in reversed(order.links):
             files = {file.identity for file in link.files} & mine
             newer = {file.identity for other in chosen for file in other.files}
             if link.expires_at > now and files - newer:
                 chosen.insert(0, link)
-        return [self._addresses(order, link, mine) for link in chosen]
+        return chosen
 
-    def _addresses(self, order: Order, link: IssuedLink, mine: set[str]) -> LinkAddresses:
+    def _mine(self, order: Order, now: int) -> set[str]:
+        held = self.holding(order).until
+        return {name for name, until in held.items() if until is None or until > now}
+
+    def _addresses(self, order: Order, link: IssuedLink, mine: set[str], *, alone: bool) -> LinkAddresses:
         claims = claims_of(order, link, self.issuer)
-        token = self._token(claims)
+        token = self.token(claims)
+        short = None
+        if self.short and link.account:
+            short = order_path(self.base_url, order.order_id if alone else link.token_id)
         sizes = {sold.file: sold.size for each in order.entitlements for sold in each.files}
         files = tuple(
             FileAddress(
                 name=(name := file_name(file.shown_name)),
-                address=file_path(self.base_url, token, number, name),
+                address=short or file_path(self.base_url, token, number, name),
                 size=size if (size := sizes.get(file, -1)) >= 0 else None,
             )
             for number, file in enumerate(link.files, 1)
@@ -61,7 +75,7 @@ class Addressing:
         plan = plan_of(claims, self.rules())
         limits = link.limits if isinstance(plan, Deny) else plan.limits.tightened(link.limits)
         return LinkAddresses(
-            address=link_path(self.base_url, token),
+            address=short or link_path(self.base_url, token),
             files=files,
             expires_at=link.expires_at,
             limits=limits,
@@ -69,7 +83,8 @@ class Addressing:
             account=link.account,
         )
 
-    def _token(self, claims: Claims) -> str:
+    def token(self, claims: Claims) -> str:
+        """The token of these claims. Raises GatewayError where no key signs, or they are too many."""
         if self.keys.signing is None:
             raise GatewayError("keys: no key has use: sign, so no link can be made; add one (gateway keys new)")
         try:

@@ -9,13 +9,16 @@ from aiohttp import web
 
 from gateway.bootstrap.services import Services
 from gateway.errors import FileMissing, OriginChanged, OriginError
+from gateway.front.accounts import AccountDoor
 from gateway.front.acts import Act, Acts
 from gateway.front.addresses import (
+    AccountAddress,
     Address,
     AuthAddress,
     FileAddress,
     HookAddress,
     LinkAddress,
+    OrderAddress,
     RefusedAddress,
     ZipAddress,
     parse_path,
@@ -27,8 +30,10 @@ from gateway.front.head import Head
 from gateway.front.intake import read_request
 from gateway.front.opening import open_link
 from gateway.front.plain import Answer
+from gateway.front.signing import ASKED
 from gateway.http.forwarded import is_trusted
 from gateway.policy.fronts import AUTH, HTTP, NGINX
+from gateway.policy.links import link_path
 from gateway.policy.model import Deny, DownloadRequest
 from gateway.policy.reasons import Reason
 from gateway.services.broken import reason_of
@@ -89,6 +94,9 @@ class Door:
             sums=services.sums,
         )
         self._acts: Acts = {}
+        self._accounts = (
+            None if services.accounts is None else AccountDoor(services.accounts, self._answers, prefix=settings.prefix)
+        )
         self._archives = ArchiveAnswer(zipping, self._sending, refuse=self._refusal, device=self._answers.device_cookie)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -116,10 +124,15 @@ class Door:
             return await self._hooks.answer(request, address.shop, request_id)
         if isinstance(address, AuthAddress | RefusedAddress):
             return await self._ask(head, address, request_id)
+        if isinstance(address, OrderAddress | AccountAddress):
+            return await self._account(request, head, address, request_id)
         methods = ("GET", "HEAD", "POST") if self._acts and isinstance(address, LinkAddress) else ("GET", "HEAD")
         if head.method not in methods:
             more = {"Allow": ", ".join(methods)}
             return self._answers.explained(head, request_id, "method.not_allowed", 405, more=more)
+        signs_in = isinstance(address, LinkAddress) and ASKED in head.query and head.method != "POST"
+        if self._accounts is not None and signs_in:
+            return await self._accounts.begin(head, request_id, link_path("", address.token))
         asked = read_request(
             head,
             token=address.token,
@@ -137,6 +150,14 @@ class Door:
             return await self._let_in(request, head, address, asked)
         finally:
             self._turns.end(request_id)
+
+    async def _account(
+        self, request: web.Request, head: Head, address: OrderAddress | AccountAddress, request_id: str
+    ) -> Answer:
+        if self._accounts is None:
+            return self._nowhere(head, request_id)
+        form = await read_form(request) if head.method == "POST" else None
+        return await self._accounts.answer(head, address, request_id, form)
 
     async def _let_in(
         self, request: web.Request, head: Head, address: FileAddress | LinkAddress | ZipAddress, asked: DownloadRequest

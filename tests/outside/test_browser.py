@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+import socket
 import struct
 import subprocess
 import tarfile
@@ -24,6 +25,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from accounts.people import PASSWORD, Provider
 from aiohttp import ClientSession, ClientWebSocketResponse
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -527,3 +529,45 @@ async def test_the_page_is_there_at_once_and_small(sea_shop) -> None:
             took = time.monotonic() - began
     assert took < 0.2
     assert len(page) <= 40_000
+
+
+async def test_a_customer_signs_in_and_uses_another_account(
+    start_gateway,
+    provider: Provider,
+    redis_url: str,
+    tab: Tab,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    known = await provider.register(f"http://127.0.0.1:{port}/account/return")
+    oidc = {"issuer": known.issuer, "client_id": known.client_id, "client_secret": known.secret}
+    monkeypatch.setenv("GATEWAY_LISTEN", f"127.0.0.1:{port}")
+    monkeypatch.setenv("GATEWAY_ACCOUNTS", json.dumps({"secret": "0123456789" * 4, "oidc": oidc}))
+    gateway = start_gateway(redis_url, 1)
+    (gateway.folder / "sea.pdf").write_bytes(green_pdf())
+    try:
+        link = f"{gateway.base}/l/{gateway.token('sea.pdf', account=True, customer_id='c-7')}"
+        await tab.show(link)
+        await tab.follow("a.button")
+        for field, value in (("login", "c-7"), ("password", PASSWORD)):
+            await tab.until(f"document.querySelector('input[name={field}]') != null")
+            await tab.script(f"document.querySelector('input[name={field}]').value = {value!r}")
+            await tab.script("document.querySelector('form').submit()")
+        await tab.until("document.querySelector('[name=answer][value=accept]') != null")
+        await tab.script("document.querySelector('[name=answer][value=accept]').click()")
+        await tab.until_downloaded("sea.pdf")
+        assert await tab.script("location.href") == link
+        assert await tab.script("document.cookie") == ""
+
+        await tab.show(f"{gateway.base}/l/{gateway.token('sea.pdf', account=True, customer_id='c-8')}")
+        assert "another account" in str(await tab.script("document.querySelector('h1').innerText"))
+        await tab.follow("button")
+        assert await tab.script("document.querySelector('h1').innerText") == "You are signed out"
+        await tab.follow("a.button")
+        await tab.until("document.querySelector('input[name=password], input[name=login]') != null")
+        assert str(await tab.script("location.href")).startswith(known.issuer)
+    finally:
+        gateway.stop()
