@@ -305,7 +305,7 @@ MUTANTS = {
         "if true then return 0, 0 end",
     ),
     "elsewhere is joined 32 times": ("  if ask.elsewhere then\n", "  if ask.elsewhere and transfer.live < 32 then\n"),
-    "a renewal pays nothing": ("      if other.charged == 0 then\n", "      if false then\n"),
+    "a renewal pays nothing": ("if other.charged == 0 then request", "if false then request"),
     "a look reserves": ("if peek then return done({'allow', '', '0', 0}) end", ""),
 }
 
