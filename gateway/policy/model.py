@@ -107,6 +107,22 @@ class Claims:
 
 
 @dataclass(frozen=True, slots=True)
+class Manner:
+    """How a client asks, as far as it tells people from programs (see policy.scanners).
+
+    `gesture`: a click on a page of ours led here, or our cookie tells of one. `navigated`: a click anywhere, by the
+    client's own word (Fetch Metadata, `Sec-Fetch-User`). `ahead`: to prefetch or to preview. `bare`: without what each
+    current browser sends. `wrapped`: from an address that rewrites the links in mails.
+    """
+
+    gesture: bool = False
+    navigated: bool = False
+    ahead: bool = False
+    bare: bool = False
+    wrapped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class DownloadRequest:
     """One request for a file as every front door states it. Header values are None where the header is absent.
 
@@ -134,6 +150,7 @@ class DownloadRequest:
     view: bool = False
     campaign: str = ""
     front: str = "http"
+    manner: Manner = Manner()
 
     def unconditional(self) -> DownloadRequest:
         """The same without preconditions and ranges (RFC 9110 §13, §14)."""
