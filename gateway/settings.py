@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 from gateway.document import Mistakes, Node, find, join, plain
 from gateway.errors import SettingsError
 from gateway.policy.keys import KeySet
+from gateway.settings_accounts import AccountsSettings, is_safe
 from gateway.settings_file import parse, read_file, references, substitute
 from gateway.settings_sections import (
     BrandSettings,
@@ -84,6 +85,7 @@ class Settings(Section):
     products: FilePath | None = None
     mail: MailSettings | None = None
     brand: BrandSettings | None = None
+    accounts: AccountsSettings | None = None
     webhooks: tuple[WebhookSettings, ...] = ()
     memory: Size | None = None
     workers: int = Field(default_factory=lambda: min(os.cpu_count() or 1, 4), ge=1, le=256)
@@ -129,9 +131,21 @@ class Settings(Section):
             raise ValueError(
                 "doors.nginx.redirect needs doors.secret, which nginx shows; make one: openssl rand -hex 16"
             )
+        if self.accounts is not None:
+            self._check_accounts(self.accounts)
         if self.when_redis_is_down == "allow" and self.journal is None:
             raise ValueError("when_redis_is_down: allow needs a journal to count afterwards; write journal: {path: …}")
         return self
+
+    def _check_accounts(self, accounts: AccountsSettings) -> None:
+        if not is_safe(self.base_url):
+            raise ValueError("accounts needs an https public_url: over http browsers keep no __Host- cookie")
+        names = [shop.name for shop in self.shops]
+        if unknown := [name for name in accounts.shops if name not in names]:
+            raise ValueError(f"accounts.shops: there is no shop {unknown[0]}; write some of {', '.join(names)}")
+        # Two shops may both have a customer 7.
+        if len(names) > 1 and not accounts.shops:
+            raise ValueError("accounts.shops: say whose customers sign in there; write some of " + ", ".join(names))
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Settings:

@@ -114,6 +114,8 @@ def test_what_is_required_is_asked_for_at_once(tmp_path: Path) -> None:
     ]
 
 
+OIDC = "{issuer: 'https://accounts.example.com', client_id: a}"
+
 WRONG = [
     ("listen", "8080", "is no address to listen on; write host:port, like 0.0.0.0:8080 or [::]:8080"),
     ("listen", "0.0.0.0:65536", "is no address to listen on; write host:port"),
@@ -198,6 +200,16 @@ WRONG = [
             "is no internal location; write one of letters, digits, - and _",
         )
         for path in ("_gateway", "/_gateway", "/", "//", "/a b/", "/../", "/a;b/", '/a"b/', "http://x/")
+    ),
+    ("accounts", f"{{secret: {SECRET}}}", "has to have one way to sign in; write oidc: {…} or handover: {…}"),
+    ("accounts", f"{{secret: hunter2, oidc: {OIDC}}}", "is shorter than 32 characters; make one: openssl rand -hex 32"),
+    ("accounts", f"{{secret: {SECRET}, oidc: {{issuer: 'http://x.example', client_id: a}}}}", "is not https"),
+    ("accounts", f"{{secret: {SECRET}, oidc: {{issuer: 'https://x.example'}}}}", "oidc.client_id: is required"),
+    ("accounts", f"{{secret: {SECRET}, session: 31d, oidc: {OIDC}}}", "session: is out of range"),
+    (
+        "accounts",
+        f"{{secret: {SECRET}, handover: {{login_url: 'https://x.example/a', issuer: x, alg: HS256}}}}",
+        "HS256 takes a secret",
     ),
     ("workers", "0", "is out of range; write at least 1"),
     ("isuer", "x", "isuer: is no setting; did you mean issuer?"),
@@ -432,6 +444,36 @@ def test_the_example_in_the_docs_is_right(tmp_path: Path) -> None:
     (tmp_path / "gateway.yaml").write_text(example)
     environ = {"GATEWAY_MANAGEMENT_TOKEN": "x" * 32, "S3_KEY": "a", "GATEWAY_LINK_SECRET": SECRET}
     assert unsupported(load(tmp_path / "gateway.yaml", environ)) == []
+
+
+@pytest.mark.parametrize(
+    ("shops", "accounts", "wrong"),
+    [
+        ("main", "", ""),
+        ("main, pl", "", "accounts.shops: say whose customers sign in there; write some of main, pl"),
+        ("main, pl", "shops: [main], ", ""),
+        ("main", "shops: [pl], ", "accounts.shops: there is no shop pl; write some of main"),
+    ],
+)
+def test_accounts_are_of_shops_that_there_are(tmp_path: Path, shops: str, accounts: str, wrong: str) -> None:
+    each = ", ".join(f"{{name: {name}, kind: signed, secrets: [{SECRET}]}}" for name in shops.split(", "))
+    file = written(
+        tmp_path,
+        public_url="https://dl.example.com",
+        shops=f"[{each}]",
+        accounts=f"{{secret: {SECRET}, {accounts}oidc: {OIDC}}}",
+    )
+    if wrong:
+        (said,) = mistakes(file)
+        assert wrong in said
+    else:
+        assert load(file, {}).accounts is not None
+
+
+def test_sign_ins_need_https(tmp_path: Path) -> None:
+    file = written(tmp_path, public_url="http://dl.example.com", accounts=f"{{secret: {SECRET}, oidc: {OIDC}}}")
+    (said,) = mistakes(file)
+    assert "accounts needs an https public_url" in said
 
 
 def test_doors_say_what_they_waive_and_refuse(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ async def of_event(name: str, *, rules: RuleSet, settings: Settings, tools: Tool
         raise GatewayError(f"the request of event {name} cannot be decided again: {error}") from None
     # An event does not name the issuer, which is the settings' one: without it the link's counters are not found.
     claims = replace(recorded.claims, issuer=settings.issuer)
-    given = Given(replace(recorded.facts(None), claims=claims), recorded.view, recorded.front)
+    given = Given(replace(recorded.facts(None), claims=claims), recorded.view, recorded.front, recorded.account)
     used = await _used(Link(claims, None), rules, settings, tools)
     return Subject(given, _standing_then(recorded, claims), None, used, fields)
 

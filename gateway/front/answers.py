@@ -24,7 +24,9 @@ from gateway.policy.model import Deny, DownloadRequest, Network
 from gateway.policy.reasons import Reason
 from gateway.ports import Ledger
 from gateway.services.gatekeeper import Admitted, Opened
+from gateway.services.sessions import Sessions
 from gateway.settings import Settings
+from gateway.settings_accounts import AccountsSettings
 from gateway.store_ports import ObjectStore
 
 SECRET_HEADER = "X-Gateway-Secret"  # noqa: S105  the name of a header
@@ -52,6 +54,7 @@ class DoorSettings:
     brand: Brand
     redirect: str | None = None
     secret: str | None = field(default=None, repr=False)
+    sessions: Sessions | None = None
 
     def tells(self, head: Head) -> bool:
         """Whether who asks may be told where bytes lie.
@@ -76,7 +79,13 @@ def door_settings(settings: Settings) -> DoorSettings:
         brand=read_brand(settings),
         redirect=settings.doors.nginx.redirect,
         secret=secret.get_secret_value() if (secret := settings.doors.secret) else None,
+        sessions=None if (accounts := settings.accounts) is None else open_sessions(accounts),
     )
+
+
+def open_sessions(accounts: AccountsSettings) -> Sessions:
+    """Who reads and writes sign-ins, by these settings."""
+    return Sessions(accounts.secret.get_secret_value(), seconds=accounts.session, shops=accounts.shops)
 
 
 class Answers:

@@ -98,6 +98,7 @@ class Auth:
             number=address.number,
             request_id=request_id,
             trusted=self._settings.trusted_proxies,
+            sessions=self._settings.sessions,
             front=AUTH.name,
         )
         if asked is None:

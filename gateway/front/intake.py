@@ -10,6 +10,7 @@ from gateway.front.head import Head
 from gateway.http.forwarded import client_address, network_of
 from gateway.policy.model import Address, DownloadRequest, Network
 from gateway.policy.scanners import manner_of
+from gateway.services.sessions import Sessions
 
 DEVICE_COOKIE = "gw_device"
 DEVICE_COOKIE_AGE = 365 * 86_400
@@ -32,13 +33,25 @@ def client_of(head: Head, trusted: Sequence[Network]) -> Address | None:
 
 
 def read_request(
-    head: Head, *, token: str, number: int, request_id: str, trusted: Sequence[Network], front: str = "http"
+    head: Head,
+    *,
+    token: str,
+    number: int,
+    request_id: str,
+    trusted: Sequence[Network],
+    sessions: Sessions | None = None,
+    front: str = "http",
 ) -> DownloadRequest | None:
-    """The download request in an HTTP request, None without a client address; `token` and `number` are the path's."""
+    """The download request in an HTTP request, None without a client address; `token` and `number` are the path's.
+
+    `sessions`: who reads whose sign-in it brings, None where nobody can sign in.
+    """
     address = client_of(head, trusted)
     if address is None:
         return None
-    cookie = _COOKIE.search(head.header("Cookie") or "")
+    cookies = head.header("Cookie")
+    cookie = _COOKIE.search(cookies or "")
+    session = None if sessions is None else sessions.read(cookies)
     return DownloadRequest(
         request_id=request_id,
         token=token,
@@ -60,5 +73,6 @@ def read_request(
         view=head.query.get("view") == "1",
         campaign="&".join(f"{k}={v}" for k, v in head.query.items() if k.startswith("utm_"))[:_CAMPAIGN_MAX],
         front=front,
-        manner=manner_of(head.header, person=_PERSON.search(head.header("Cookie") or "") is not None),
+        manner=manner_of(head.header, person=_PERSON.search(cookies or "") is not None),
+        account=None if session is None else session.account,
     )

@@ -29,6 +29,7 @@ PAGE_MAX = 40_000
 """Bytes of a page. Above, the logo is left out, then a long token stands in it once only, then checksums go."""
 _HOUR, _DAY = 3600, 86_400
 _BASE = "<base "
+_FORM = "<form "
 _WIDE = 2
 _MAIL = re.compile(r"[^\s@<>\"']+@[^\s@<>\"']+\.[^\s@<>\"']+")
 _PHONE = re.compile(r"\+?[0-9][0-9 ()./-]{4,30}")
@@ -115,6 +116,8 @@ class Pages:
         """The Content-Security-Policy of a page that was rendered here."""
         # Nothing from outside can bring a tag: what is shown is escaped.
         policy = self.content_security_policy
+        if _FORM in page:
+            policy = policy.replace("form-action 'none'", "form-action 'self'")
         return policy.replace("base-uri 'none'", "base-uri 'self'") if _BASE in page else policy
 
     def refusal_html(

@@ -64,6 +64,7 @@ class Door:
             number=address.number if isinstance(address, FileAddress) else 1,
             request_id=request_id,
             trusted=self._settings.trusted_proxies,
+            sessions=self._settings.sessions,
             front=MITM.name,
         )
         if asked is None:

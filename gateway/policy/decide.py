@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from gateway.policy.fronts import Waived, kept
 from gateway.policy.limits import Rate, ValidAfterFirst, charges
 from gateway.policy.model import (
+    Account,
     Allow,
     Claims,
     Decision,
@@ -93,7 +94,7 @@ def _decide(
     ) is not None:
         return unfit
     verdict = policy.rules.judge(facts_of(claims, file, request, place=place, plan=plan, now=now))
-    if (refused := refused_by(verdict, plan, account=claims.account, view=request.view)) is not None:
+    if (refused := refused_by(verdict, plan, claims, account=request.account, view=request.view)) is not None:
         return refused
     limits = limits_of(claims, plan, policy.standing, verdict.limits)
     possible = kept(limits, request.front, policy.waived)
@@ -152,16 +153,25 @@ def unfit_for(
     return None
 
 
-def refused_by(verdict: Verdict, plan: Plan, *, account: bool, view: bool) -> Deny | None:
-    """The refusal that follows from what the rules say. `account`: the token asks for one; `view`: to see it inline."""
+def refused_by(verdict: Verdict, plan: Plan, claims: Claims, *, account: Account | None, view: bool) -> Deny | None:
+    """The refusal that follows from what the rules say. `account`: who has signed in; `view`: to see it inline."""
     deny = None
     if not verdict.allowed:
         deny = Deny(Reason.RULE_DENIED, rule=verdict.rule, message=verdict.message)
-    elif account or verdict.account_rule is not None:
-        deny = Deny(Reason.ACCOUNT_REQUIRED, rule=verdict.account_rule)
+    elif (reason := missing_account(claims, verdict, account)) is not None:
+        deny = Deny(reason, rule=verdict.account_rule)
     elif view and not plan.view:
         deny = Deny(Reason.VIEW_NOT_ALLOWED)
     return deny and replace(deny, would_deny=verdict.would_deny, beside=verdict.beside)
+
+
+def missing_account(claims: Claims, verdict: Verdict, account: Account | None) -> Reason | None:
+    """Why who has signed in may not have what the token, or a rule, gives to the order's customer alone."""
+    if not claims.account and verdict.account_rule is None:
+        return None
+    if account is None:
+        return Reason.ACCOUNT_REQUIRED
+    return None if account.owns(claims) else Reason.ACCOUNT_OTHER
 
 
 def unkept_by(front: str, names: Sequence[str], verdict: Verdict) -> Deny:

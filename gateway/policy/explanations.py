@@ -61,6 +61,17 @@ REFUSED: Mapping[Reason, Explanation] = MappingProxyType(
             "the link is only for certain networks, and {address} is in none of them",
             "`gateway link show {token}` shows which; ask the buyer to use one of them, or: " + _NEW_LINK,
         ),
+        Reason.DEVICE_CODE: Explanation(
+            "rule",
+            "the link's plan asks each device after the first one for a code, and this one had not entered it",
+            "the code is sent to the order's address when the buyer asks for it on the page; is that address right? If "
+            "not: `gateway order resend --to ADDRESS`",
+        ),
+        Reason.THROTTLED: Explanation(
+            "network",
+            "too many wrong tries came from the network of {address}",
+            "it passes by itself within minutes, and genuine links of that network are served all the while",
+        ),
         Reason.ACCOUNT_OTHER: Explanation(
             "buyer",
             "somebody was logged in to another account than the one that bought it",

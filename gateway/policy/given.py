@@ -16,7 +16,7 @@ from gateway.policy.conditions import INDEXED
 from gateway.policy.conditions.times import moment, second
 from gateway.policy.conditions.words import UNKNOWN, exact_text, network_type
 from gateway.policy.fronts import FRONTS, HTTP
-from gateway.policy.model import Address, Claims, Facts, FileEntry, Place
+from gateway.policy.model import Account, Address, Claims, Facts, FileEntry, Place
 from gateway.policy.networks import unmapped
 from gateway.policy.tree_reader import TreeReader, unknown
 
@@ -40,6 +40,7 @@ class Given:
     facts: Facts
     view: bool = False
     front: str = HTTP.name
+    account: Account | None = None
 
 
 def nothing_known(now: float = NOON) -> Given:
@@ -60,6 +61,8 @@ def taken(given: Given, key: str, text: str) -> Given:
         return replace(given, facts=_FACTS[key](facts, text))
     if key == "front":
         return replace(given, front=_front(text))
+    if key == "signed_in":
+        return replace(given, account=Account(exact_text(text)))
     return replace(given, view=_truth(text))
 
 
@@ -86,6 +89,7 @@ def written(given: Given) -> dict[str, str | list[str]]:
         "user_agent": None if facts.user_agent == BROWSER else facts.user_agent,
         "time": second(facts.now),
         "account": "true" if claims.account else None,
+        "signed_in": None if given.account is None else given.account.customer_id,
         "view": "true" if given.view else None,
         "front": None if given.front == HTTP.name else given.front,
     }
@@ -204,5 +208,5 @@ _FACTS: Mapping[str, Callable[[Facts, str], Facts]] = {
     "time": lambda facts, text: replace(facts, now=_time(text)),
 }
 
-KEYS = tuple(dict.fromkeys(("ip", *_PLACE, "file", *_CLAIMS, *_FACTS, "view", "front")))
+KEYS = tuple(dict.fromkeys(("ip", *_PLACE, "file", *_CLAIMS, *_FACTS, "signed_in", "view", "front")))
 """What can be given of a request."""

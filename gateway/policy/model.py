@@ -123,11 +123,27 @@ class Manner:
 
 
 @dataclass(frozen=True, slots=True)
+class Account:
+    """Who has signed in: a customer of the shop, by the shop's own id. `shops`: whose customers these are, by the names
+    of the settings; empty where there is one shop alone.
+    """
+
+    customer_id: str
+    shops: tuple[str, ...] = ()
+
+    def owns(self, claims: Claims) -> bool:
+        """Whether the token was made for this customer. Two shops may both have a customer 7."""
+        if claims.customer_id is None or claims.customer_id != self.customer_id:
+            return False
+        return not self.shops or any((claims.order_id or "").startswith(f"{shop}-") for shop in self.shops)
+
+
+@dataclass(frozen=True, slots=True)
 class DownloadRequest:
     """One request for a file as every front door states it. Header values are None where the header is absent.
 
     `client_network` is the address's IPv4 /24 or IPv6 /56; `device_cookie` our own cookie's value, `offered_cookie`
-    the one that the answer will set where the request brought none.
+    the one that the answer will set where the request brought none. `account`: who has signed in.
     """
 
     request_id: str
@@ -151,6 +167,7 @@ class DownloadRequest:
     campaign: str = ""
     front: str = "http"
     manner: Manner = Manner()
+    account: Account | None = None
 
     def unconditional(self) -> DownloadRequest:
         """The same without preconditions and ranges (RFC 9110 §13, §14)."""
@@ -201,12 +218,19 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Named limits of the rules file. `valid_for` in seconds from the token's `iat`; `view`: may be shown inline."""
+    """Named limits of the rules file. `valid_for` in seconds from the token's `iat`; `view`: may be shown inline.
+
+    `bind_ip`: only from the network that the order came from. `new_device`: a device after the first one needs a code
+    from the order's mail. `renewals`: how often the buyer may have a used-up link renewed without asking anybody.
+    """
 
     name: str
     limits: Limits = field(default_factory=Limits)
     valid_for: int | None = None
     view: bool = False
+    bind_ip: bool = False
+    new_device: bool = False
+    renewals: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,6 +201,14 @@ class Order:
     withdrawn: tuple[tuple[str, Told[bool]], ...] = ()
     entitlements: tuple[Entitlement, ...] = ()
     links: tuple[IssuedLink, ...] = ()
+    address: Told[str] = field(default=Told(""), repr=False)
+    """The IP address that the buyer ordered from, where the shop told."""
+    mailed_at: int = NEVER
+    """When a mail with its links was last on its way (Unix ms)."""
+    renewed: int = 0
+    """How often its buyer had used-up links renewed."""
+    erased_at: int = NEVER
+    """When its buyer's personal data were erased (Unix ms); what a shop says of the buyer after that is not kept."""
 
     @property
     def email(self) -> str:
@@ -288,7 +296,7 @@ class Order:
                 name = sold.file.identity
                 before = until.get(name, 0)
                 until[name] = None if ends is None or before is None else max(before, ends)
-        return Holding(paid, until)
+        return Holding(paid, until, None if self.mailed_at == NEVER else self.mailed_at, self.address.value)
 
 
 ALL = "*"
@@ -297,10 +305,16 @@ ALL = "*"
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What an order gives its buyer now: files by their identity, until when (Unix s; None: for ever)."""
+    """What an order gives its buyer now: files by their identity, until when (Unix s; None: for ever).
+
+    `mailed_at`: when its links were last mailed (Unix ms; None: never). `address`: the one that it was ordered from,
+    "" where nobody told.
+    """
 
     paid: bool
     until: Mapping[str, int | None]
+    mailed_at: int | None = None
+    address: str = field(default="", repr=False)
 
 
 def order_id_of(shop: str, shop_order_id: str) -> str:

@@ -9,6 +9,7 @@ class Reason(Enum):
     """A refusal's name (stable, seen by buyers' programs and in events) and its status (RFC 9110 §15)."""
 
     ACCOUNT_REQUIRED = ("account.required", 401)
+    DEVICE_CODE = ("device.code", 401)
     TOKEN_MALFORMED = ("token.malformed", 403)
     TOKEN_SIGNATURE = ("token.signature", 403)
     TOKEN_CLAIMS = ("token.claims", 403)
@@ -28,6 +29,7 @@ class Reason(Enum):
     TOKEN_REVOKED = ("token.revoked", 410)
     LIMIT_DOWNLOADS = ("limit.downloads", 410)
     LIMIT_CONCURRENT = ("limit.concurrent", 429)
+    THROTTLED = ("throttled", 429)
     ORIGIN_DOWN = ("origin.down", 502)
     ORIGIN_CHANGED = ("origin.changed", 502)
     ORIGIN_TIMEOUT = ("origin.timeout", 504)

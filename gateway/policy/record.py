@@ -32,6 +32,7 @@ def describe(
     fields: dict[str, str | None] = {
         "request.id": request.request_id,
         "front": request.front,
+        "account": None if request.account is None else request.account.customer_id,
         "http.request.method": request.method,
         "http.request.range": request.range,
         "client.address": str(request.client_address),

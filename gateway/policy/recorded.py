@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from gateway.policy.events import LENGTHS
 from gateway.policy.fronts import FRONTS, HTTP
 from gateway.policy.limits import BY_NAME
-from gateway.policy.model import Address, Claims, Facts, FileEntry, Limits, Place
+from gateway.policy.model import Account, Address, Claims, Facts, FileEntry, Limits, Place
 from gateway.policy.record import UNKNOWN
 
 _NUMBER = re.compile(r"[0-9]{1,15}")
@@ -43,6 +43,7 @@ class Recorded:
     view: bool
     extended_to: int | None
     front: str
+    account: Account | None = None
 
     def facts(self, plan: str | None) -> Facts:
         """What rules may ask of it under this plan."""
@@ -63,6 +64,7 @@ def read_recorded(fields: Mapping[str, str]) -> Recorded:
         view=fields.get("file.use") == "view",
         extended_to=_optional(fields, "token.extended_to"),
         front=front_of(fields),
+        account=account_of(fields),
     )
 
 
@@ -106,6 +108,11 @@ def file_of(key: str) -> FileEntry:
     except ValueError as error:
         raise NotRecorded("its file's address cannot be read") from error
     return FileEntry(None, url)
+
+
+def account_of(fields: Mapping[str, str]) -> Account | None:
+    """Who had signed in. Of which shops' customers it was one is not recorded: that was asked when they did."""
+    return Account(fields["account"]) if "account" in fields else None
 
 
 def front_of(fields: Mapping[str, str]) -> str:

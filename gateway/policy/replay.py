@@ -15,7 +15,7 @@ from gateway.policy.decide import refused_by, unfit_for, unkept_by
 from gateway.policy.fronts import Waived
 from gateway.policy.model import Deny, FileEntry, Plan
 from gateway.policy.reasons import Reason
-from gateway.policy.recorded import NotRecorded, file_of, moment_of, number_of
+from gateway.policy.recorded import NotRecorded, account_of, file_of, moment_of, number_of
 from gateway.policy.replay_changes import Change, Outcome, cause_of, changed, refusal
 from gateway.policy.replay_requests import (
     InForce,
@@ -190,7 +190,8 @@ class Replay:
             if unfit is not None:
                 return self._refused(token, fields, terms, at, unfit)
         verdict = self._verdicts.of(fields, terms.claims, plan.name, at)
-        denied = refused_by(verdict, plan, account=terms.claims.account, view=fields.get("file.use") == "view")
+        account = account_of(fields)
+        denied = refused_by(verdict, plan, terms.claims, account=account, view=fields.get("file.use") == "view")
         if denied is not None:
             return self._refused(token, fields, terms, at, denied)
         in_force = terms.in_force(plan, verdict.limits, fields, self._waived)

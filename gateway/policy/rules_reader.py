@@ -22,6 +22,9 @@ MESSAGE_MAX = 500
 MISTAKES_MAX = 200
 """With more mistakes than this, further rules are not looked at: more lines would tell nothing new."""
 TOP = ("version", "plans", "default_plan", "lists", "rules", "otherwise")
+PLAN = ("valid_for", "view", "bind_ip", "new_device", "renewals")
+"""What a plan says beside its limits."""
+RENEWALS_MAX = 100
 RULE = ("name", "when", "then", "message", "mode", "since")
 _PLAIN: Mapping[str, Action] = {"allow": "allow", "deny": "deny", "require_account": "require_account"}
 _REFUSED: tuple[Action, Limits] = ("deny", Limits())
@@ -30,6 +33,7 @@ _LATER = ("deliver", "stamp", "tier")
 
 DAY_PATTERN = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _DIGITS = re.compile(r"[1-9][0-9]{0,17}")
+_RENEWALS = "write how often, such as 2"
 _PLAN_EXAMPLE = "standard: {valid_for: 30d, downloads: 5}"
 _DAY = "write a day, such as 2026-11-01"
 _THEN = "write allow, deny, require_account or {limit: {rate: 2MB/s}}"
@@ -75,14 +79,24 @@ def _plan(name: str, node: Node, reader: Reader) -> Plan:
     if not isinstance(node.value, dict):
         reader.mistakes.add(node, key, "is no plan; write {valid_for: 30d, downloads: 5}, or {} for no limits")
         return Plan(name)
-    members = dict(node.value)
-    valid_for, view = members.pop("valid_for", None), members.pop("view", None)
+    given = {name: node.value[name] for name in PLAN if name in node.value}
+    limits = {name: child for name, child in node.value.items() if name not in given}
+    valid_for, renewals = given.get("valid_for"), given.get("renewals")
     return Plan(
         name,
-        read_limits(members, key, ("valid_for", "view", *BY_NAME), reader),
+        read_limits(limits, key, (*PLAN, *BY_NAME), reader),
         None if valid_for is None else reader.duration(valid_for, join(key, "valid_for")),
-        view is not None and reader.choice(view, join(key, "view"), ("true", "false")) == "true",
+        view=reader.choice(given.get("view"), join(key, "view"), ("true", "false")) == "true",
+        bind_ip=reader.choice(given.get("bind_ip"), join(key, "bind_ip"), ("order",)) == "order",
+        new_device=reader.choice(given.get("new_device"), join(key, "new_device"), ("code",)) == "code",
+        renewals=0 if renewals is None else reader.parsed(renewals, join(key, "renewals"), _RENEWALS, _renewals) or 0,
     )
+
+
+def _renewals(text: str) -> int:
+    if not _DIGITS.fullmatch(text) or int(text) > RENEWALS_MAX:
+        raise ValueError(f"is not a whole number from 1 to {RENEWALS_MAX}; {_RENEWALS}, or remove the line for none")
+    return int(text)
 
 
 def read_limits(members: Mapping[str, Node], key: str, known: Iterable[str], reader: TreeReader) -> Limits:

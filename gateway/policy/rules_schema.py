@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from gateway.policy.conditions import CONDITIONS
 from gateway.policy.conditions.schemas import TEXT, WHEN, Schema
 from gateway.policy.limits import BY_NAME, LIMIT_MAX
-from gateway.policy.rules_reader import DAY_PATTERN, MESSAGE_MAX, MODES, NAME_MAX
+from gateway.policy.rules_reader import DAY_PATTERN, MESSAGE_MAX, MODES, NAME_MAX, RENEWALS_MAX
 from gateway.policy.ruleset import Action
 from gateway.policy.units import DURATION_PATTERN, RATE_PATTERN, parse_duration, parse_rate
 
@@ -49,7 +49,7 @@ def rules_schema() -> Schema:
                 "version": {"description": "The version of this grammar.", "enum": [1, "1"]},
                 "plans": _named(
                     "Limits by name. A link names its plan when it is made.",
-                    _mapping({"valid_for": _valid_for(), "view": _view(), **_limits()}),
+                    _mapping({"valid_for": _valid_for(), "view": _view(), **_for_guests(), **_limits()}),
                 ),
                 "default_plan": {"description": "The plan of links that name none.", **TEXT},
                 "lists": _named("Values by name, used as $name.", _list()),
@@ -118,6 +118,22 @@ def _valid_for() -> Schema:
 
 def _view() -> Schema:
     return {"description": "Whether ?view=1 shows a file in the browser.", "enum": [True, False, "true", "false"]}
+
+
+def _for_guests() -> Mapping[str, Schema]:
+    return {
+        "bind_ip": _words("Where the link works.", {"order": "Only in the network that the order came from."}),
+        "new_device": _words(
+            "What a device after the first one needs.", {"code": "A code, mailed to the order's own address."}
+        ),
+        "renewals": {
+            "description": "How often the buyer may have a used-up link renewed without asking anybody.",
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": RENEWALS_MAX},
+                {"type": "string", "pattern": "^[1-9][0-9]?$|^100$"},
+            ],
+        },
+    }
 
 
 def _words(about: str, words: Mapping[str, str]) -> Schema:

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 from gateway.policy.model import NETWORK_TYPES, Manner
 
+SUSPECTED_SCANNER = "suspected_scanner"
+"""The `signal` of its events."""
 SOON = 15 * 60
 """Seconds after a link was sent within which scanners come."""
 CLOCKS = 60

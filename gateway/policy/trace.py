@@ -209,4 +209,5 @@ def _request(given: Given) -> DownloadRequest:
         user_agent=given.facts.user_agent,
         view=given.view,
         front=given.front,
+        account=given.account,
     )

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from gateway.policy.decide import facts_of, plan_of
-from gateway.policy.model import Allow, Claims, Decision, Deny, DownloadRequest, FileEntry, Place
+from gateway.policy.decide import facts_of, missing_account, plan_of
+from gateway.policy.model import Account, Allow, Claims, Decision, Deny, DownloadRequest, FileEntry, Place
 from gateway.policy.reasons import Reason
 from gateway.policy.ruleset import RuleSet, Verdict
 
@@ -18,7 +18,8 @@ Outcome = Literal["allow", "deny", "require_account"]
 
 TOKEN, PLAN = "(token)", "(plan)"
 """What stands for a rule's name in a verdict that no rule gave."""
-_AFTER_RULES = frozenset({Reason.RULE_DENIED, Reason.ACCOUNT_REQUIRED, Reason.VIEW_NOT_ALLOWED, Reason.LIMIT_UNKEPT})
+_ACCOUNT = frozenset({Reason.ACCOUNT_REQUIRED, Reason.ACCOUNT_OTHER})
+_AFTER_RULES = _ACCOUNT | {Reason.RULE_DENIED, Reason.VIEW_NOT_ALLOWED, Reason.LIMIT_UNKEPT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,13 @@ def opinion(
     if isinstance(plan, Deny):
         return Opinion("deny", None, rules.version)
     verdict = rules.judge(facts_of(claims, file, request, place=place, plan=plan, now=now))
-    return Opinion(*_outcome(verdict, claims), rules.version, verdict.beside)
+    return Opinion(*_outcome(verdict, claims, request.account), rules.version, verdict.beside)
 
 
-def _outcome(verdict: Verdict, claims: Claims) -> tuple[Outcome, str | None]:
+def _outcome(verdict: Verdict, claims: Claims, account: Account | None) -> tuple[Outcome, str | None]:
     if not verdict.allowed:
         return "deny", verdict.rule
-    if claims.account or verdict.account_rule is not None:
+    if missing_account(claims, verdict, account) is not None:
         return "require_account", verdict.account_rule
     return "allow", verdict.rule
 
@@ -74,7 +75,7 @@ def spoken(decision: Decision) -> Iterator[tuple[str, str]]:
             yield decision.rule, "allow"
     elif decision.reason is Reason.RULE_DENIED and decision.rule is not None:
         yield decision.rule, "deny"
-    elif decision.reason is Reason.ACCOUNT_REQUIRED:
+    elif decision.reason in _ACCOUNT:
         yield decision.rule or TOKEN, "require_account"
 
 

@@ -175,7 +175,7 @@ class Fulfilment:
             self._tell(draft, before, order, mail=mail)
         if draft.mails:
             await self._bell.ring()
-        return order
+        return draft.order
 
     async def _stock(self, order: Order) -> dict[FileEntry, SoldFile]:
         if not self._is_due(order):
@@ -239,6 +239,7 @@ class Fulfilment:
         mail_id = secrets.token_hex(TOKEN_ID_BYTES)
         mail = Mail(mail_id, order.order_id, "links", now, to, order.buyer.value.language, now, due_at=now)
         draft.mails.append(mail)
+        draft.order = replace(order, mailed_at=now)
         draft.events.append(new_event("mail.queued", new_id(), now, {**own, "mail.id": mail_id}))
 
 

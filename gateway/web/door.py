@@ -9,6 +9,7 @@ from aiohttp import web
 
 from gateway.bootstrap.services import Services
 from gateway.errors import FileMissing, OriginChanged, OriginError
+from gateway.front.acts import Act, Acts
 from gateway.front.addresses import (
     Address,
     AuthAddress,
@@ -38,6 +39,7 @@ from gateway.services.identifiers import new_id
 from gateway.services.settlement import Running
 from gateway.services.zipping import Zipping
 from gateway.web.archive import ArchiveAnswer
+from gateway.web.forms import read_form
 from gateway.web.hooks import Hooks
 from gateway.web.metrics import REFUSALS, REQUESTS, STAGE_SECONDS
 from gateway.web.overload import Memory, Turns
@@ -86,6 +88,7 @@ class Door:
             settlement=self._settlement,
             sums=services.sums,
         )
+        self._acts: Acts = {}
         self._archives = ArchiveAnswer(zipping, self._sending, refuse=self._refusal, device=self._answers.device_cookie)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -113,14 +116,17 @@ class Door:
             return await self._hooks.answer(request, address.shop, request_id)
         if isinstance(address, AuthAddress | RefusedAddress):
             return await self._ask(head, address, request_id)
-        if head.method not in ("GET", "HEAD"):
-            return self._answers.explained(head, request_id, "method.not_allowed", 405, more={"Allow": "GET, HEAD"})
+        methods = ("GET", "HEAD", "POST") if self._acts and isinstance(address, LinkAddress) else ("GET", "HEAD")
+        if head.method not in methods:
+            more = {"Allow": ", ".join(methods)}
+            return self._answers.explained(head, request_id, "method.not_allowed", 405, more=more)
         asked = read_request(
             head,
             token=address.token,
             number=address.number if isinstance(address, FileAddress) else 1,
             request_id=request_id,
             trusted=self._settings.trusted_proxies,
+            sessions=self._settings.sessions,
             front=self._front_of(head, address),
         )
         if asked is None:
@@ -128,17 +134,24 @@ class Door:
         try:
             if (late := await self._turn(request_id)) is not None:
                 return await self._turn_away(head, asked, late)
-            if isinstance(address, LinkAddress):
-                return await self._link_page(head, asked)
-            answer = self._archive if isinstance(address, ZipAddress) else self._download
-            if head.method == "HEAD":
-                return await answer(request, head, asked)
-            if not self._memory.has_room():
-                return await self._turn_away(head, asked, Reason.OVERLOAD)
-            with self._memory.body(request_id):
-                return await answer(request, head, asked)
+            return await self._let_in(request, head, address, asked)
         finally:
             self._turns.end(request_id)
+
+    async def _let_in(
+        self, request: web.Request, head: Head, address: FileAddress | LinkAddress | ZipAddress, asked: DownloadRequest
+    ) -> web.StreamResponse | Answer:
+        if head.method == "POST":
+            return await self._act(request, head, asked)
+        if isinstance(address, LinkAddress):
+            return await self._link_page(head, asked)
+        answer = self._archive if isinstance(address, ZipAddress) else self._download
+        if head.method == "HEAD":
+            return await answer(request, head, asked)
+        if not self._memory.has_room():
+            return await self._turn_away(head, asked, Reason.OVERLOAD)
+        with self._memory.body(asked.request_id):
+            return await answer(request, head, asked)
 
     def _front_of(self, head: Head, address: FileAddress | LinkAddress | ZipAddress) -> str:
         """Who sends the bytes: another only those of single files, and only where it is that one that asks."""
@@ -245,6 +258,17 @@ class Door:
         if isinstance(answered, Refused):
             return self._refusal(head, answered.request_id, answered.deny)
         return answered
+
+    async def _act(self, request: web.Request, head: Head, asked: DownloadRequest) -> Answer:
+        claims = self._gatekeeper.read_token(asked.token)
+        if isinstance(claims, Deny):
+            return self._refusal(head, asked.request_id, claims)
+        form = await read_form(request)
+        doing = None if form is None else self._acts.get(form.get("act", ""))
+        if form is None or doing is None:
+            return self._answers.explained(head, asked.request_id, "request.form", 400)
+        answered = await doing(Act(head, asked, claims, form))
+        return self._refusal(head, asked.request_id, answered) if isinstance(answered, Deny) else answered
 
     def _refusal(self, head: Head, request_id: str, deny: Deny) -> Answer:
         self._note(deny)

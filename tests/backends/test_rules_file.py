@@ -116,8 +116,8 @@ oterwise: allow
             "write one in digits alone, such as 5, or remove the line for no limit"
         ),
         (
-            "rules.yaml:3: plans.standard.speed: speed is no limit; write one of concurrent, devices, downloads, "
-            "networks, rate, valid_after_first, valid_for, view"
+            "rules.yaml:3: plans.standard.speed: speed is no limit; write one of bind_ip, concurrent, devices, "
+            "downloads, networks, new_device, rate, renewals, valid_after_first, valid_for, view"
         ),
         "rules.yaml:4: default_plan: standart is no plan; did you mean standard?",
         (

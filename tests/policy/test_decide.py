@@ -8,10 +8,11 @@ from types import MappingProxyType
 
 import pytest
 
-from gateway.policy.decide import Policy, decide, expiry_of, plan_of, requested_file
+from gateway.policy.decide import Policy, decide, expiry_of, plan_of, refused_by, requested_file
 from gateway.policy.fronts import FRONTS, Waived
 from gateway.policy.limits import BY_NAME, charges
 from gateway.policy.model import (
+    Account,
     Allow,
     Charge,
     Claims,
@@ -136,6 +137,33 @@ def test_the_deciding_rule_is_named() -> None:
     )
     account = decided(using=rules(Verdict(True, "otherwise", account_rule="masters")))
     assert account == Deny(Reason.ACCOUNT_REQUIRED, rule="masters")
+
+
+@pytest.mark.parametrize(
+    ("customer", "order", "account", "expected"),
+    [
+        ("7", None, None, Reason.ACCOUNT_REQUIRED),
+        ("7", None, Account("7"), None),
+        ("7", None, Account("8"), Reason.ACCOUNT_OTHER),
+        (None, None, Account("7"), Reason.ACCOUNT_OTHER),
+        (None, None, Account(""), Reason.ACCOUNT_OTHER),
+        ("7", "main-1001", Account("7", ("main", "shop-pl")), None),
+        ("7", "shop-pl-1001", Account("7", ("main", "shop-pl")), None),
+        ("7", "other-1001", Account("7", ("main", "shop-pl")), Reason.ACCOUNT_OTHER),
+        ("7", "main", Account("7", ("main",)), Reason.ACCOUNT_OTHER),
+        ("7", None, Account("7", ("main",)), Reason.ACCOUNT_OTHER),
+    ],
+)
+@pytest.mark.parametrize("by_rule", [False, True])
+def test_an_account_opens_its_own_links_alone(
+    customer: str | None, order: str | None, account: Account | None, expected: Reason | None, by_rule: bool
+) -> None:
+    claims = replace(CLAIMS, customer_id=customer, order_id=order, account=not by_rule)
+    said = Verdict(True, "otherwise", account_rule="masters" if by_rule else None)
+    refused = refused_by(said, Plan(""), claims, account=account, view=False)
+    assert (None if refused is None else (refused.reason, refused.rule)) == (
+        None if expected is None else (expected, said.account_rule)
+    )
 
 
 def test_revoking_comes_before_everything() -> None:

@@ -15,7 +15,7 @@ from gateway.document import Mistakes
 from gateway.policy.conditions import CONDITIONS, INDEXED
 from gateway.policy.conditions.base import Asks
 from gateway.policy.given import KEYS, NOON, NOWHERE, Given, GivenReader, nothing_known, written
-from gateway.policy.model import NETWORK_TYPES, Claims, Facts, FileEntry, Place
+from gateway.policy.model import NETWORK_TYPES, Account, Claims, Facts, FileEntry, Place
 from gateway.yaml_file import Bounds, parse
 
 
@@ -38,16 +38,17 @@ def test_every_fact_in_its_place() -> None:
     found, mistakes = read("""
         {ip: "::ffff:203.0.113.9", country: PL, continent: EU, region: PL-14, asn: 64496, network: [tor, vpn],
          file: masters/a.wav, tier: gold, plan: preview, order: "10001", customer: c-1, user_agent: "", method: HEAD,
-         time: 2026-11-20T12:00:00.5+01:00, account: true, view: true, front: nginx}""")
+         time: 2026-11-20T12:00:00.5+01:00, account: true, signed_in: c-2, view: true,
+         front: nginx}""")
     assert mistakes == []
     claims = Claims("", "", 0, (), customer_id="c-1", order_id="10001", plan="preview", tier="gold", account=True)
     place = Place("PL", "EU", "PL-14", asn=64496, network=frozenset(("tor", "vpn")))
     moment = datetime(2026, 11, 20, 11, tzinfo=UTC).timestamp() + 0.5
     address = ip_address("203.0.113.9")
     expected = Facts(claims, FileEntry("masters/a.wav"), "preview", address, place, "HEAD", "", moment)
-    assert found == Given(expected, view=True, front="nginx")
+    assert found == Given(expected, view=True, front="nginx", account=Account("c-2"))
     assert set(KEYS).difference(written(found)) <= {kind.key for kind in INDEXED}
-    assert len(written(found)) == 17
+    assert len(written(found)) == 18
 
 
 @pytest.mark.parametrize(

@@ -216,7 +216,14 @@ FORMS = {
 LIMITS = {name: st.sampled_from(FORMS.get(name, [5, "5", 10**12])) for name in BY_NAME}
 PLANS = st.fixed_dictionaries(
     {},
-    optional={**LIMITS, "valid_for": st.sampled_from(["30d", "15m"]), "view": st.sampled_from([True, False, "true"])},
+    optional={
+        **LIMITS,
+        "valid_for": st.sampled_from(["30d", "15m"]),
+        "view": st.sampled_from([True, False, "true"]),
+        "bind_ip": st.just("order"),
+        "new_device": st.just("code"),
+        "renewals": st.sampled_from([1, "2", 100]),
+    },
 )
 SOME_LIMITS = st.sampled_from(sorted(LIMITS)).flatmap(lambda name: st.fixed_dictionaries({name: LIMITS[name]}))
 THENS = st.sampled_from(["allow", "deny", "require_account"]) | SOME_LIMITS.map(lambda limits: {"limit": limits})

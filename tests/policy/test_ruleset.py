@@ -177,6 +177,7 @@ def test_plans_and_what_is_asked_of_geo_data() -> None:
                      valid_after_first: 72h}
           preview: {valid_for: 1y, view: true}
           free: {view: false}
+          guests: {bind_ip: order, new_device: code, renewals: 2}
           all: {}
         default_plan: standard
         rules:
@@ -188,6 +189,7 @@ def test_plans_and_what_is_asked_of_geo_data() -> None:
     assert found.plans == {
         "standard": Plan("standard", limits, 30 * 86_400),
         "preview": Plan("preview", Limits(), 365 * 86_400, True),
+        "guests": Plan("guests", bind_ip=True, new_device=True, renewals=2),
         "free": Plan("free"),
         "all": Plan("all"),
     }
@@ -326,6 +328,16 @@ GOOD = "name: a, when: {tier: x}"
                 ),
                 "valid_for: 0s": "valid_for: '0s' is no time at all; write a longer one, such as 30d",
                 "view: yes": "view: 'yes' is not what can stand here; write true or false",
+                "bind_ip: true": "bind_ip: 'true' is not what can stand here; write order",
+                "new_device: true": "new_device: 'true' is not what can stand here; write code",
+                "renewals: 0": (
+                    "renewals: '0' is not a whole number from 1 to 100; write how often, such as 2, "
+                    "or remove the line for none"
+                ),
+                "renewals: 101": (
+                    "renewals: '101' is not a whole number from 1 to 100; write how often, such as 2, "
+                    "or remove the line for none"
+                ),
             }.items()
         ),
         *(
