@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from gateway.bootstrap.mail import read_brand
 from gateway.front.head import Head
-from gateway.front.intake import DEVICE_COOKIE, DEVICE_COOKIE_AGE
+from gateway.front.intake import DEVICE_COOKIE, DEVICE_COOKIE_AGE, PERSON_COOKIE
 from gateway.front.link_page import LinkPage
 from gateway.front.pages import Pages
 from gateway.front.plain import NOT_MODIFIED, Answer
@@ -91,8 +91,10 @@ def open_sessions(accounts: AccountsSettings) -> Sessions:
 class Answers:
     """Words and headers of one door."""
 
-    def __init__(self, settings: DoorSettings, *, store: ObjectStore, ledger: Ledger, archives: bool = True) -> None:
-        """`archives`: whether this door also gives all files of a link as one ZIP."""
+    def __init__(
+        self, settings: DoorSettings, *, store: ObjectStore, ledger: Ledger, archives: bool = True, acts: bool = True
+    ) -> None:
+        """`archives`: whether this door also gives all files of a link as one ZIP; `acts`: whether it takes POSTs."""
         self._settings = settings
         self._pages = Pages(brand=settings.brand)
         self._link_pages = LinkPage(
@@ -103,6 +105,7 @@ class Answers:
             store=store,
             ledger=ledger,
             archives=archives,
+            acts=acts,
         )
 
     def headers(self, admitted: Admitted) -> dict[str, str]:
@@ -122,12 +125,16 @@ class Answers:
         """The header that names the device, where the request did not."""
         if asked.offered_cookie is None:
             return {}
+        return {"Set-Cookie": self._cookie(DEVICE_COOKIE, asked.offered_cookie)}
+
+    def person_cookie(self) -> dict[str, str]:
+        """The header by which a browser tells from now on that a person uses it."""
+        return {"Set-Cookie": self._cookie(PERSON_COOKIE, "1")}
+
+    def _cookie(self, name: str, value: str) -> str:
         secure = "; Secure" if self._settings.secure_cookie else ""
-        value = (
-            f"{DEVICE_COOKIE}={asked.offered_cookie}; Path={self._settings.prefix or '/'}; Max-Age={DEVICE_COOKIE_AGE}"
-            f"; HttpOnly; SameSite=Lax{secure}"
-        )
-        return {"Set-Cookie": value}
+        path = self._settings.prefix or "/"
+        return f"{name}={value}; Path={path}; Max-Age={DEVICE_COOKIE_AGE}; HttpOnly; SameSite=Lax{secure}"
 
     async def link_page(self, head: Head, asked: DownloadRequest, opened: Opened) -> Answer | None:
         """What a link leads to; None where every file of the link is used up."""

@@ -26,7 +26,8 @@ def ask_of(
 ) -> ReserveAsk:
     """`stored` and `plan`: what is to be sent; without them nothing is."""
     shown = None if allow.file.key is None else stored
-    event = new_event("download.allowed", new_id(), case.at_ms, case.described(allow, shown, plan and plan.length))
+    told = case.described(allow, shown, None if plan is None else plan.length)
+    event = new_event("download.allowed", new_id(), case.at_ms, told)
     del event["type"]
     ours = None if plan is None or plan.elsewhere else plan
     return ReserveAsk(

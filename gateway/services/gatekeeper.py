@@ -26,6 +26,7 @@ from gateway.policy.model import (
     Deny,
     DownloadRequest,
     FileEntry,
+    Manner,
     Place,
     Plan,
     Reservation,
@@ -244,7 +245,7 @@ class Gatekeeper:
         if not self._is_ready():
             return _refused(Deny(Reason.REDIS_DOWN), request)
         # What is charged is the download that was begun, so rules and limits are asked as they were for it.
-        case = self._case(replace(request, method="GET", view=False))
+        case = self._case(replace(request, method="GET", view=False, manner=Manner(gesture=True)))
         claims = self.read_token(request.token)
         if isinstance(claims, Deny):
             return _refused(claims, request)

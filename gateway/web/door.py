@@ -26,6 +26,7 @@ from gateway.front.handing import Handing
 from gateway.front.head import Head
 from gateway.front.intake import read_request
 from gateway.front.opening import open_link
+from gateway.front.person import PersonAct
 from gateway.front.plain import Answer
 from gateway.http.forwarded import is_trusted
 from gateway.policy.fronts import AUTH, HTTP, NGINX
@@ -88,7 +89,7 @@ class Door:
             settlement=self._settlement,
             sums=services.sums,
         )
-        self._acts: Acts = {}
+        self._acts: Acts = {"person": PersonAct(self._gatekeeper, self._answers)}
         self._archives = ArchiveAnswer(zipping, self._sending, refuse=self._refusal, device=self._answers.device_cookie)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:

@@ -309,7 +309,7 @@ class Model:
     def confirm(self, request: Request) -> bool:
         """The request's device is a person's: whether the look that it opened is paid for now."""
         look = self.looks.get(request.file)
-        if look is None or look.charged or look.device.cookie != request.device.cookie:
+        if look is None or look.charged or self._same_device(look, request, 0) != 0:
             return False
         if self._refused(replace(request, limits=request.limits.without("concurrent"), scanner=False), look):
             return False
