@@ -16,6 +16,7 @@ from gateway.policy.replay_transfers import Slot, Transfer, Transfers
 REQUESTS_PER_TRANSFER = 32
 NAMES_PER_SLOT = 32
 SMALLEST_WINDOW = 65_536
+LOOKERS = 32
 
 
 @dataclass(slots=True, eq=False)
@@ -143,7 +144,7 @@ class TokenLedger:
         """A transfer that was opened before the first event there is, taken to hold a charge, or to be a look."""
         transfer = self._open(ask, transfer_id)
         if ask.look:
-            self._begin_look(transfer)
+            self._begin_look(transfer, ask)
             return transfer
         transfer.charged = True
         self._used[ask.file] = self._used.get(ask.file, 0) + 1
@@ -194,7 +195,7 @@ class TokenLedger:
     def confirm(self, ask: Ask) -> None:
         """The device is a person's, and pays for the look that it opened, as lua/confirm.lua says it."""
         look = self._look_of(ask.file)
-        if look is None or look.charged or not _one_device(look, ask):
+        if look is None or ask.device.cookie not in (look.lookers or ()):
             return
         charges = [charge for charge in ask.charges if charge.kind != "concurrent"]
         if self.refused(replace(ask, charges=charges, look=False), look) is None:
@@ -216,8 +217,11 @@ class TokenLedger:
             return False
         return self._look_of(ask.file) in {None, transfer}
 
-    def _begin_look(self, transfer: Transfer) -> None:
+    def _begin_look(self, transfer: Transfer, ask: Ask) -> None:
         transfer.look = True
+        lookers = transfer.lookers = transfer.lookers or set()
+        if ask.device.cookie is not None and len(lookers) < LOOKERS:
+            lookers.add(ask.device.cookie)
         if self._looks is None:
             self._looks = {}
         self._looks[transfer.file] = transfer
@@ -227,7 +231,7 @@ class TokenLedger:
         if transfer.charged:
             return 0
         if self._is_look(ask, transfer):
-            self._begin_look(transfer)
+            self._begin_look(transfer, ask)
             return 0
         self._pay(transfer, ask)
         return 1
@@ -293,7 +297,7 @@ class TokenLedger:
         raise ValueError(f"unknown kind of charge: {charge.kind}")
 
     def _pay(self, transfer: Transfer, ask: Ask) -> None:
-        transfer.charged, transfer.look = True, False
+        transfer.charged, transfer.look, transfer.lookers = True, False, None
         transfer.slots = [
             (charge.name, self._take_slot(charge)) for charge in ask.charges if charge.kind == "distinct"
         ] or None

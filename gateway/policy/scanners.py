@@ -91,7 +91,8 @@ _WEIGHTY = ("network.", "prefetch")
 
 def _marks(signals: Signals) -> tuple[str, ...]:
     manner = signals.manner
-    marks = [f"network.{kind}" for kind in NETWORK_TYPES if kind in signals.network]
+    # What hides somebody is anonymous too, so however many kinds an address is of, that is one sign.
+    marks = [f"network.{kind}" for kind in NETWORK_TYPES if kind in signals.network][:1]
     told = {
         "prefetch": manner.ahead,
         "bare_headers": manner.bare and _is_browser(signals),

@@ -38,6 +38,7 @@ class Transfer:
     charged: bool = False
     slots: dict[str, Slot] = field(default_factory=dict)
     look: bool = False
+    lookers: set[str] = field(default_factory=set)
     held_until: int = 0
     repeats: int = 0
     acked: list[tuple[int, int]] = field(default_factory=list)
@@ -145,7 +146,7 @@ class Model:
                 slot.names.add(value)
                 if alias and self._slot(name, alias) is None:
                     slot.names.add(alias)
-        transfer.charged, transfer.look, transfer.slots = True, False, slots
+        transfer.charged, transfer.look, transfer.slots, transfer.lookers = True, False, slots, set()
         if self.first is None:
             self.first = self.now
 
@@ -230,6 +231,7 @@ class Model:
         transfer.requests.append(request)
         if look:
             transfer.look, self.looks[request.file] = True, transfer
+            transfer.lookers |= {request.device.cookie} - {None}
             transfer.held_until = 0
         else:
             transfer.held_until = self.now + 2 * LEASE_MS
@@ -309,7 +311,7 @@ class Model:
     def confirm(self, request: Request) -> bool:
         """The request's device is a person's: whether the look that it opened is paid for now."""
         look = self.looks.get(request.file)
-        if look is None or look.charged or self._same_device(look, request, 0) != 0:
+        if look is None or request.device.cookie not in look.lookers:
             return False
         if self._refused(replace(request, limits=request.limits.without("concurrent"), scanner=False), look):
             return False

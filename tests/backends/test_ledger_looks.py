@@ -128,6 +128,10 @@ TRAPS: dict[str, tuple[Limits, list[tuple]]] = {
     "who was a person pays, once": (ONE, [scans("c1", "n1"), is_person("c1", "n1"), gets("c1", "n1"), DONE, DONE]),
     "and has a download like any": (ONE, [scans("c1", "n1"), is_person("c1", "n1"), gets("c2", "n1", start=0.5)]),
     "and after its end": (ONE, [scans("c1", "n1"), DONE, is_person("c1", "n2"), gets("c2", "n3")]),
+    "also for one that a scanner of his office opened": (
+        ONE,
+        [scans("c9", "n1"), scans("c1", "n1"), is_person("c1", "n1"), gets("c2", "n2"), DONE, DONE, DONE],
+    ),
     "only for his own": (ONE, [scans("c9", "n1"), is_person("c1", "n1"), is_person("c9", "n1", 1)]),
     "not beyond a limit": (ONE, [scans("c1", "n1"), DONE, gets("c2", "n2"), DONE, is_person("c1", "n1")]),
     "what others download meanwhile is no reason": (
@@ -179,17 +183,18 @@ MUTANTS = {
         "if false then",
     ),
     "looks are given back without end": ("    if not free then increase", "    if not free and not look then increase"),
-    "anyone pays for a look": (" or transfer.cookie ~= ask.cookie", ""),
+    "anyone pays for a look": (" or not is_looker(transfer, ask.cookie)", ""),
+    "only who opened a look pays for it": ("and #lookers < LOOKERS and", "and #lookers < 1 and"),
     "who is a person pays beyond the limits": (
         "if refused(ask, id, transfer, math.huge) then return done({0}) end",
         "",
     ),
     "who is a person needs a place": ("if refused(ask, id, transfer, math.huge)", "if refused(ask, id, transfer, 0)"),
-    "he pays again": ("transfer.charged == 1 or not ask.cookie", "not ask.cookie"),
+    "he pays again": ("transfer.lookers, transfer.paid = 1, 0, nil, ", "transfer.paid = 1, 0, "),
     "what he paid for has no place": ("if transfer.live > 0 then hold_place", "if false then hold_place"),
     "a paid look is still one": (
-        "transfer.charged, transfer.look, transfer.paid = 1, 0, ",
-        "transfer.charged, transfer.paid = 1, ",
+        "transfer.charged, transfer.look, transfer.lookers, transfer.paid = 1, 0, nil, ",
+        "transfer.charged, transfer.lookers, transfer.paid = 1, nil, ",
     ),
 }
 

@@ -1,5 +1,5 @@
--- A device that looked like a scanner turns out to be a person's: the look that it opened is paid for, as far as the
--- limits allow. No place is asked for: what runs already is not refused.
+-- A device that looked like a scanner turns out to be a person's: the look that it was in is paid for, as far as limits
+-- allow. No place is asked for: what runs already is not refused.
 --
 -- ARGV 1: the ask, as JSON (see redis_ledger.py); its device is the person's.
 -- Returns {1}, or {0} where there is nothing to pay for or a limit is in the way.
@@ -7,7 +7,7 @@
 local ask = cjson.decode(ARGV[1])
 local id = look_of_file()
 local transfer = id and load_transfer(id)
-if not transfer or transfer.charged == 1 or not ask.cookie or transfer.cookie ~= ask.cookie then return done({0}) end
+if not transfer or not is_looker(transfer, ask.cookie) then return done({0}) end
 if refused(ask, id, transfer, math.huge) then return done({0}) end
 
 pay(transfer, ask)

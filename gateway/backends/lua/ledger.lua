@@ -39,6 +39,7 @@ local function new_transfer(ask)
     repeats = 0,    -- full repeats that joined, each worth one more size
     charged = 0,    -- 1 while it holds what it paid, 0 after a refund
     look = 0,       -- 1 once it was a scanner's look, until somebody pays for it
+    lookers = nil,  -- the cookies of the devices that were in this look
     paid = {},      -- used: 1 for a download of its file; slots: the set's name -> the slot it holds
     spans = {},     -- acknowledged bytes as sorted, disjoint [from, to) pairs, flat
     cookie = ask.cookie, network = ask.network, agent = ask.agent,
