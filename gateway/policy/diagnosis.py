@@ -17,6 +17,7 @@ from gateway.policy.explanations import CUT, INTERNAL, LEFT_OFTEN, LEFT_ONCE, LO
 from gateway.policy.fronts import is_sent_by_another
 from gateway.policy.limits import BY_NAME, Downloads, ValidAfterFirst
 from gateway.policy.links import Link
+from gateway.policy.looks import apart, signs
 from gateway.policy.model import FileEntry, Limits
 from gateway.policy.reasons import Reason
 from gateway.policy.standing import Standing
@@ -110,6 +111,7 @@ def frozen_finding(standing: Standing) -> list[Finding]:
 
 
 def _of_link(token: str, link: LinkNow | None, events: list[Event], now: float) -> Iterator[_Told]:
+    events, looks = apart(events)
     done = attempts(events)
     standing = [] if link is None else list(_standing(link, events, now))
     yield from standing
@@ -128,6 +130,8 @@ def _of_link(token: str, link: LinkNow | None, events: list[Event], now: float) 
     for attempt in done:
         if attempt.is_running and not attempt.is_whole:
             yield _running(attempt)
+    if looks:
+        yield _looked(token, looks)
 
 
 def _standing(link: LinkNow, events: list[Event], now: float) -> Iterator[_Told]:
@@ -234,6 +238,12 @@ def _never_used(token: str, link: LinkNow | None, events: list[Event]) -> _Told:
     todo += "`gateway link create {new}` makes another"
     named = {**facts, "file.key": link.link.claims.files[0].recorded if link is not None else ""}
     return _Told(Finding("mail", True, said, _filled(todo, named, link), facts), _Rank.REFUSED, _time(events))
+
+
+def _looked(token: str, looks: list[Event]) -> _Told:
+    said = f"what seems to be a mail scanner was at the link {token} {_times(looks)}: {signs(looks[-1])}"
+    said += "; nothing was counted" if any("transfer.id" in event for event in looks) else ""
+    return _Told(Finding(None, False, said, "", _facts(looks)), _Rank.WELL, _time(looks))
 
 
 def _is_unopened(events: list[Event]) -> bool:
