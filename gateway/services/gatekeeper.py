@@ -13,9 +13,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from gateway.errors import GatewayError, LedgerDown, OrdersDown
+from gateway.errors import GatewayError, LedgerDown
 from gateway.policy.counting import CountingRules
-from gateway.policy.decide import decide, lost_by, plan_of, requested_file
+from gateway.policy.decide import decide, plan_of, requested_file
 from gateway.policy.device import identify
 from gateway.policy.events import new_event
 from gateway.policy.fronts import FRONTS
@@ -340,7 +340,7 @@ class Gatekeeper:
             return _refused(reservation, request)
         if reservation is not None:
             try:
-                void = await self._void_meanwhile(claims, file)
+                void = await self._grounds.void_meanwhile(claims, file)
             except asyncio.CancelledError:
                 self._forsake(reservation, None)
                 raise
@@ -348,18 +348,6 @@ class Gatekeeper:
                 self._forsake(reservation, void.reason)
                 return _refused(void, request)
         return Admitted(request, claims, file, stored, plan, reservation, allow.rate, allow.rule, located)
-
-    async def _void_meanwhile(self, claims: Claims, file: FileEntry) -> Deny | None:
-        """What was said while the ledger was asked: those who cut what runs did not see this reservation yet."""
-        lost: Reason | None = None
-        try:
-            holding = await self._grounds.holding(claims.order_id)
-        except OrdersDown:
-            lost = Reason.ORDERS_DOWN
-        else:
-            lost = None if holding is None else lost_by(holding, file, time.time())
-        # Last, since a freeze or a revocation that comes while something is waited for would be seen by nobody.
-        return self._control.standing.refused(claims) or (None if lost is None else Deny(lost))
 
     async def _ends_at(self, claims: Claims, allow: Allow) -> int:
         """When nothing more can be begun with the link, in Unix seconds: by its expiry or its first download."""
