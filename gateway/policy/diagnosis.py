@@ -124,7 +124,7 @@ def _of_link(token: str, link: LinkNow | None, events: list[Event], now: float) 
     for broken in _groups(stopped, lambda attempt: (attempt.file, attempt.outcome, attempt.last.get("reason"))):
         yield _failed(broken, link, done)
     if not done and not denied and not standing:
-        yield _never_used(token, link, events)
+        yield _never_used(token, link, events, "never opened by a person" if looks else "never opened")
     for own in _groups([attempt for attempt in done if attempt.is_whole], lambda attempt: attempt.file):
         yield _well(own)
     for attempt in done:
@@ -222,7 +222,7 @@ def _why(group: list[Attempt]) -> Explanation:
             return CUT.get(last.get("reason", ""), INTERNAL)
 
 
-def _never_used(token: str, link: LinkNow | None, events: list[Event]) -> _Told:
+def _never_used(token: str, link: LinkNow | None, events: list[Event], never: str) -> _Told:
     opened = [event for event in events if event.get("type") == "link.opened"]
     facts = {"token.id": token, "order.id": link.link.claims.order_id or "" if link else ""}
     if opened:
@@ -232,7 +232,7 @@ def _never_used(token: str, link: LinkNow | None, events: list[Event]) -> _Told:
     if not _is_unopened(events):
         said = f"of the link {token} no download and no opening is known, as far back as events are kept"
         return _Told(Finding(None, False, said, "", facts), _Rank.FAILED, _time(events))
-    said = f"the link {token} was made at {_at(events[0])} and never opened"
+    said = f"the link {token} was made at {_at(events[0])} and {never}"
     said += "; whether it was mailed is not known to the gateway"
     todo = "see in the shop's mail whether it was sent and where to, and send it again; where it is lost, "
     todo += "`gateway link create {new}` makes another"
@@ -240,7 +240,8 @@ def _never_used(token: str, link: LinkNow | None, events: list[Event]) -> _Told:
     return _Told(Finding("mail", True, said, _filled(todo, named, link), facts), _Rank.REFUSED, _time(events))
 
 
-def _looked(token: str, looks: list[Event]) -> _Told:
+def _looked(token: str, events: list[Event]) -> _Told:
+    looks = [event for event in events if event.get("type") in {"link.opened", "download.allowed"}] or events
     said = f"what seems to be a mail scanner was at the link {token} {_times(looks)}: {signs(looks[-1])}"
     said += "; nothing was counted" if any("transfer.id" in event for event in looks) else ""
     return _Told(Finding(None, False, said, "", _facts(looks)), _Rank.WELL, _time(looks))

@@ -8,6 +8,7 @@ from gateway.policy.scanners import SUSPECTED_SCANNER
 
 Event = Mapping[str, str]
 
+_DEVICE = ("device.id", "device.cookie")
 _WORDS = {
     "soon": "soon after it was sent",
     "no_gesture": "no click or touch",
@@ -24,7 +25,9 @@ def apart(events: Iterable[Event]) -> tuple[list[Event], list[Event]]:
     A refusal is always people's: somebody did not get what was asked for.
     """
     kept = list(events)
-    paid = {each.get("transfer.id") for each in kept if each.get("counted") == "1"}
+    paying = [each for each in kept if each.get("counted") == "1"]
+    paid = {each["transfer.id"] for each in paying if "transfer.id" in each}
+    persons = {each[name] for each in paying for name in _DEVICE if name in each}
     people: list[Event] = []
     looks: list[Event] = []
     for event in kept:
@@ -32,6 +35,7 @@ def apart(events: Iterable[Event]) -> tuple[list[Event], list[Event]]:
             event.get("signal") == SUSPECTED_SCANNER
             and event.get("type") != "download.denied"
             and event.get("transfer.id") not in paid
+            and not ("transfer.id" not in event and persons.intersection(map(event.get, _DEVICE)))
         )
         (looks if is_look else people).append(event)
     return people, looks

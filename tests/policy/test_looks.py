@@ -24,6 +24,7 @@ PERSON = {"type": "download.allowed", "transfer.id": "t3", "counted": "1"}
         ([PAID], []),
         ([DENIED], [BEGUN]),
         ([PERSON], [BEGUN, ENDED]),
+        ([{**OPENED, "device.id": "h", "device.cookie": "c"}, {**CONFIRMED, "device.id": "c"}], [OPENED]),
     ],
 )
 def test_whose_doing_it_is(people: list[dict[str, str]], looks: list[dict[str, str]]) -> None:
