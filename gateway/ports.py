@@ -56,6 +56,8 @@ class ReserveAsk:
     """What only this request's first event has: its id and time."""
     event: Fields
     """What all events of this request say alike; the ledger adds what it alone knows (type, counted, transfer.id …)."""
+    look: bool = False
+    """Whether a scanner seems to ask: it may have the one look at a file for which nothing is charged."""
 
 
 class Ledger(Protocol):
@@ -70,6 +72,11 @@ class Ledger(Protocol):
 
     async def peek(self, ask: ReserveAsk) -> Deny | None:
         """What `reserve` would refuse, for answers without a body; changes nothing but writes download.denied."""
+
+    async def confirm(self, ask: ReserveAsk) -> bool:
+        """The device of this ask is a person's: charge the look at the file that it opened, and write
+        download.confirmed. False where it opened none, and where a limit is in the way.
+        """
 
     async def renew(self, reservation: Reservation, acknowledged: int, granted: int) -> Grant:
         """Report bytes acknowledged (absolute), prolong the lease, and ask that `granted` (absolute) may be sent.

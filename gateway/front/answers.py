@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from gateway.bootstrap.accounts import open_sessions
 from gateway.bootstrap.mail import read_brand
 from gateway.front.head import Head
-from gateway.front.intake import DEVICE_COOKIE, DEVICE_COOKIE_AGE
+from gateway.front.intake import DEVICE_COOKIE, DEVICE_COOKIE_AGE, PERSON_COOKIE
 from gateway.front.link_page import LinkPage
 from gateway.front.pages import Action, Pages
 from gateway.front.plain import NOT_MODIFIED, Answer
@@ -91,19 +91,13 @@ class Answers:
     """Words and headers of one door."""
 
     def __init__(
-        self,
-        settings: DoorSettings,
-        *,
-        store: ObjectStore,
-        ledger: Ledger,
-        archives: bool = True,
-        signs_in: bool = True,
+        self, settings: DoorSettings, *, store: ObjectStore, ledger: Ledger, archives: bool = True, acts: bool = True
     ) -> None:
-        """`archives`: whether this door also gives all files of a link as one ZIP; `signs_in`: whether one can sign in
-        at its links' addresses.
+        """`archives`: whether this door also gives all files of a link as one ZIP; `acts`: whether visitors can do more
+        at its links than look and download, such as sign in.
         """
         self._settings = settings
-        self._signs_in = signs_in
+        self._acts = acts
         self._pages = Pages(brand=settings.brand)
         self._link_pages = LinkPage(
             self._pages,
@@ -113,6 +107,7 @@ class Answers:
             store=store,
             ledger=ledger,
             archives=archives,
+            acts=acts,
         )
 
     def headers(self, admitted: Admitted) -> dict[str, str]:
@@ -132,12 +127,16 @@ class Answers:
         """The header that names the device, where the request did not."""
         if asked.offered_cookie is None:
             return {}
+        return {"Set-Cookie": self._cookie(DEVICE_COOKIE, asked.offered_cookie)}
+
+    def person_cookie(self) -> dict[str, str]:
+        """The header by which a browser tells from now on that a person uses it."""
+        return {"Set-Cookie": self._cookie(PERSON_COOKIE, "1")}
+
+    def _cookie(self, name: str, value: str) -> str:
         secure = "; Secure" if self._settings.secure_cookie else ""
-        value = (
-            f"{DEVICE_COOKIE}={asked.offered_cookie}; Path={self._settings.prefix or '/'}; Max-Age={DEVICE_COOKIE_AGE}"
-            f"; HttpOnly; SameSite=Lax{secure}"
-        )
-        return {"Set-Cookie": value}
+        path = self._settings.prefix or "/"
+        return f"{name}={value}; Path={path}; Max-Age={DEVICE_COOKIE_AGE}; HttpOnly; SameSite=Lax{secure}"
 
     async def link_page(self, head: Head, asked: DownloadRequest, opened: Opened) -> Answer | None:
         """What a link leads to; None where every file of the link is used up."""
@@ -162,7 +161,7 @@ class Answers:
         sessions = self._settings.sessions
         if sessions is None:
             return None
-        path = head.path if self._signs_in else ""
+        path = head.path if self._acts else ""
         return remedy(deny, path, self._settings.prefix, sessions.read(head.header("Cookie")), sessions)
 
     def explained(  # noqa: PLR0913  each part of it by its name

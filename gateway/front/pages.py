@@ -30,6 +30,7 @@ PAGE_MAX = 40_000
 _HOUR, _DAY = 3600, 86_400
 _BASE = "<base "
 _FORM = "<form "
+_SCRIPT = "<script>"
 _WIDE = 2
 _MAIL = re.compile(r"[^\s@<>\"']+@[^\s@<>\"']+\.[^\s@<>\"']+")
 _PHONE = re.compile(r"\+?[0-9][0-9 ()./-]{4,30}")
@@ -114,10 +115,12 @@ class Pages:
             "contact": None if brand is None else _contact(brand.contact),
         }
         self._environment.globals["style"] = Markup(style)  # noqa: S704 (our own file, nothing from outside)
-        digest = b64encode(hashlib.sha256(style.encode()).digest()).decode()
+        script = self._environment.get_template("person.js").render().strip()
+        self._environment.globals["script"] = Markup(script)  # noqa: S704 (our own file, nothing from outside)
+        self._script_policy = f"script-src '{_digest(script)}'; connect-src 'self'; "
         pictures = "" if logo is None else "img-src data:; "
         self.content_security_policy = (
-            f"default-src 'none'; style-src 'sha256-{digest}'; {pictures}"
+            f"default-src 'none'; style-src '{_digest(style)}'; {pictures}"
             "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
 
@@ -130,6 +133,8 @@ class Pages:
         """The Content-Security-Policy of a page that was rendered here."""
         # Nothing from outside can bring a tag: what is shown is escaped.
         policy = self.content_security_policy
+        if _SCRIPT in page:
+            policy = policy.replace("base-uri", f"{self._script_policy}base-uri")
         if _FORM in page:
             policy = policy.replace("form-action 'none'", "form-action 'self'")
         return policy.replace("base-uri 'none'", "base-uri 'self'") if _BASE in page else policy
@@ -187,10 +192,11 @@ class Pages:
         now: int = 0,
         whole: LinkZip | None = None,
         request_id: str | None = None,
+        watches: bool = False,
     ) -> str:
         """The link page: one file starts by itself, several wait to be chosen, all of them as `whole` too.
 
-        `expires_at` and `now` in Unix seconds.
+        `expires_at` and `now` in Unix seconds. `watches`: it tells when it sees a person's gesture.
         """
         shown = [replace(file, name=file_name(file.name)) for file in files]
         shared = _shared([file.href for file in files])
@@ -207,6 +213,7 @@ class Pages:
                 sums=sums,
                 expires=expires,
                 request_id=request_id,
+                watches=watches,
             )
             if len(page.encode()) <= PAGE_MAX:
                 break
@@ -253,6 +260,11 @@ class Pages:
         page = self._environment.get_template(template).render(language=words.language, say=say, **values)
         # An unpaired surrogate in a rule's message would otherwise break the response when it is encoded.
         return page.encode("utf-8", "replace").decode()
+
+
+def _digest(text: str) -> str:
+    """As Content-Security-Policy names what may stand in a page."""
+    return f"sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _shared(hrefs: Sequence[str]) -> str:

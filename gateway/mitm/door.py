@@ -49,7 +49,7 @@ class Door:
         self._settlement = services.settlement
         self._silence = silence
         self._answers = Answers(
-            settings, store=services.store, ledger=services.ledger, archives=MITM.archives, signs_in=False
+            settings, store=services.store, ledger=services.ledger, archives=MITM.archives, acts=False
         )
         self.draining = False
 

@@ -107,6 +107,22 @@ class Claims:
 
 
 @dataclass(frozen=True, slots=True)
+class Manner:
+    """How a client asks, as far as it tells people from programs (see policy.scanners).
+
+    `gesture`: a click on a page of ours led here, or our cookie tells of one. `navigated`: a click anywhere, by the
+    client's own word (Fetch Metadata, `Sec-Fetch-User`). `ahead`: to prefetch or to preview. `bare`: without what each
+    current browser sends. `wrapped`: from an address that rewrites the links in mails.
+    """
+
+    gesture: bool = False
+    navigated: bool = False
+    ahead: bool = False
+    bare: bool = False
+    wrapped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """Who has signed in: a customer of the shop, by the shop's own id. `shops`: whose customers these are, by the names
     of the settings; empty where there is one shop alone.
@@ -154,6 +170,7 @@ class DownloadRequest:
     view: bool = False
     campaign: str = ""
     front: str = "http"
+    manner: Manner = Manner()
     account: Account | None = None
 
     def unconditional(self) -> DownloadRequest:

@@ -154,6 +154,10 @@ class UncheckedLedger:
         """See Ledger.peek."""
         return await _or(None, self._ledger.peek(ask))
 
+    async def confirm(self, ask: ReserveAsk) -> bool:
+        """See Ledger.confirm. Where it is down, the look stays a look."""
+        return await _or(False, self._ledger.confirm(ask))
+
     async def has_transfers(self, shard: int, token_key: str, file_identity: str) -> bool:
         """See Ledger.has_transfers. An expired link stays refused where nobody knows of its transfers."""
         return await _or(False, self._ledger.has_transfers(shard, token_key, file_identity))

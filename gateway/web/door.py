@@ -29,6 +29,7 @@ from gateway.front.handing import Handing
 from gateway.front.head import Head
 from gateway.front.intake import read_request
 from gateway.front.opening import open_link
+from gateway.front.person import PersonAct
 from gateway.front.plain import Answer
 from gateway.front.signing import ASKED
 from gateway.http.forwarded import is_trusted
@@ -93,7 +94,7 @@ class Door:
             settlement=self._settlement,
             sums=services.sums,
         )
-        self._acts: Acts = {}
+        self._acts: Acts = {"person": PersonAct(self._gatekeeper, self._answers)}
         self._accounts = (
             None if services.accounts is None else AccountDoor(services.accounts, self._answers, prefix=settings.prefix)
         )

@@ -385,8 +385,8 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "elsewhere, again and again",
     ),
     "a renewal pays nothing": (
-        "      if other.charged == 0 then\n",
-        "      if false then\n",
+        "if other.charged == 0 then request",
+        "if false then request",
         "the end of a budget leaves the place for the next",
     ),
     "a look reserves": ("if peek then return done({'allow', '', '0', 0}) end", "", "a third network"),

@@ -28,6 +28,8 @@ import pytest
 from accounts.people import PASSWORD, Provider
 from aiohttp import ClientSession, ClientWebSocketResponse
 
+from gateway.cli.demo_geo import build_demo_databases
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
     "--headless=new",
@@ -234,7 +236,9 @@ def shop(start_gateway, redis_url: str, tmp_path_factory: pytest.TempPathFactory
     files = folder / "files"
     files.mkdir()
     # The settings go on behind the origin.
-    origin = f'{{url: "file://{files}"}}\nrules: "{folder}/rules.yaml"'
+    (folder / "geo").mkdir()
+    geo = ", ".join(f"{name}: {path}" for name, path in build_demo_databases(folder / "geo").items())
+    origin = f'{{url: "file://{files}"}}\nrules: "{folder}/rules.yaml"\ngeo: {{{geo}}}'
     gateway = start_gateway(redis_url, 1, origin)
     gateway.folder = files
     for name, data in {
@@ -327,6 +331,26 @@ async def test_what_could_run_is_downloaded_even_when_it_is_to_be_viewed(
     await tab.open(view(shop, name)[1])
     await tab.until_downloaded(name)
     assert (tmp_path / name).read_bytes() == (shop.folder / name).read_bytes()
+
+
+async def test_what_came_too_soon_is_charged_when_the_mouse_moves(shop, tab: Tab) -> None:
+    """A browser in a data centre, soon after the link was made: a scanner, until it turns out to be a person's."""
+    (shop.folder / "mailed.bin").write_bytes(bytes(300_000))
+    token = shop.token("mailed.bin", downloads=2, issued_at=int(time.time()))
+    await tab("Network.setExtraHTTPHeaders", headers={"X-Forwarded-For": "192.0.2.44"})
+    await tab.open(f"{shop.base}/l/{token}")
+    await tab.until_downloaded("mailed.bin")
+    await tab.script("dispatchEvent(new Event('pointermove'))")
+    assert shop.used(token) == 0
+    await tab("Input.dispatchMouseEvent", type="mouseMoved", x=50, y=50)
+    for _ in range(50):
+        if shop.used(token):
+            break
+        await asyncio.sleep(0.1)
+    assert [event["type"] for event in shop.events(token) if event.get("counted") == "1"] == ["download.confirmed"]
+    await tab.script("document.querySelector('a.button').click()")
+    await tab.until("true")
+    assert shop.used(token) == 1
 
 
 async def test_the_link_page_starts_its_file_without_any_script(shop, tab: Tab, tmp_path: Path) -> None:
