@@ -44,6 +44,7 @@ TYPES = (
     "mail.bounced",
     "webhook.failed",
     "staff.acted",
+    "buyer.acted",
 )
 
 FIELDS = (
@@ -78,6 +79,8 @@ FIELDS = (
     "webhook.attempts",
     "staff.name",
     "staff.action",
+    "buyer.action",
+    "buyer.at",
     "customer.id",
     "account",
     "token.plan",
