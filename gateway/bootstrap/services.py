@@ -26,6 +26,7 @@ from gateway.services.housekeeping import Housekeeping
 from gateway.services.recovery import Recovery
 from gateway.services.renewing import Renewing
 from gateway.services.settlement import Settlement
+from gateway.services.throttle import Throttle
 from gateway.services.unchecked import UncheckedEvents, UncheckedLedger
 from gateway.services.upkeep import Upkeep
 from gateway.settings import Settings
@@ -43,6 +44,7 @@ class Services:
     sums: SumMemory
     orders: Orders | None
     renewing: Renewing | None
+    throttle: Throttle
     upkeep: Callable[[], Upkeep]
 
 
@@ -103,6 +105,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             observing=policy.observing,
             waived=settings.doors.waived,
         )
+        throttle = Throttle()
         gatekeeper = Gatekeeper(
             grounds,
             ledger=ledger,
@@ -110,6 +113,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             store=store,
             counting=settings.counting.rules,
             shards=settings.shards,
+            throttle=throttle,
             forsake=settlement.forsake,
         )
         housekeeping = Housekeeping(
@@ -146,6 +150,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             await closing.enter_async_context(open_sums(settings, wire)),
             orders,
             renewing,
+            throttle,
             lambda: Upkeep.of(journal, shards, control.standing),
         )
 

@@ -260,7 +260,7 @@ class Door:
         return answered
 
     async def _act(self, request: web.Request, head: Head, asked: DownloadRequest) -> Answer:
-        claims = self._gatekeeper.read_token(asked.token)
+        claims = self._gatekeeper.read_for(asked)
         if isinstance(claims, Deny):
             return self._refusal(head, asked.request_id, claims)
         form = await read_form(request)
