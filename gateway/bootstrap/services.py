@@ -13,7 +13,7 @@ from gateway.bootstrap.orders import Orders, open_orders
 from gateway.bootstrap.origin import open_store
 from gateway.bootstrap.policy import open_policy
 from gateway.bootstrap.redis import open_journal, open_ledger, open_redis, open_sums
-from gateway.bootstrap.renewing import open_renewing
+from gateway.bootstrap.renewing import open_buyers
 from gateway.bootstrap.told import Told
 from gateway.ports import EventLog, Ledger, SumMemory
 from gateway.services import shelf
@@ -25,6 +25,7 @@ from gateway.services.grounds import Grounds
 from gateway.services.housekeeping import Housekeeping
 from gateway.services.recovery import Recovery
 from gateway.services.renewing import Renewing
+from gateway.services.self_service import SelfService
 from gateway.services.settlement import Settlement
 from gateway.services.throttle import Throttle
 from gateway.services.unchecked import UncheckedEvents, UncheckedLedger
@@ -44,6 +45,7 @@ class Services:
     sums: SumMemory
     orders: Orders | None
     renewing: Renewing | None
+    self_service: SelfService | None
     throttle: Throttle
     upkeep: Callable[[], Upkeep]
 
@@ -87,8 +89,8 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             orders = await closing.enter_async_context(
                 open_orders(settings, wire, assortment=assortment, settlement=settlement, events=events)
             )
-        renewing = (
-            None if orders is None else open_renewing(settings, wire, orders, counting, lambda: policy.rules.current)
+        buyers = await closing.enter_async_context(
+            open_buyers(settings, wire, orders, counting, rules=lambda: policy.rules.current, count=told.helped)
         )
         grounds = Grounds(
             keys=settings.key_set(),
@@ -149,7 +151,8 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             settlement,
             await closing.enter_async_context(open_sums(settings, wire)),
             orders,
-            renewing,
+            buyers.renewing,
+            buyers.self_service,
             throttle,
             lambda: Upkeep.of(journal, shards, control.standing),
         )

@@ -47,7 +47,12 @@ class RefusedAddress:
     """`/auth/refused`: where it has the refusal shown that it was told, or that of bytes that never came."""
 
 
-Address = LinkAddress | FileAddress | ZipAddress | HookAddress | AuthAddress | RefusedAddress
+@dataclass(frozen=True, slots=True)
+class HelpAddress:
+    """`/help`: where buyers have their links mailed to them again."""
+
+
+Address = HelpAddress | LinkAddress | FileAddress | ZipAddress | HookAddress | AuthAddress | RefusedAddress
 
 
 def parse_path(raw_path: str) -> Address | None:
@@ -63,6 +68,8 @@ def parse_path(raw_path: str) -> Address | None:
             return ZipAddress(token)
         case ["", "hooks", shop] if shop:
             return HookAddress(shop)
+        case ["", "help"]:
+            return HelpAddress()
         case ["", "auth"]:
             return AuthAddress()
         case ["", "auth", "refused"]:

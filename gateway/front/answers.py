@@ -6,7 +6,7 @@ They hold no policy: what is answered, and why, comes from the gatekeeper.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from urllib.parse import urlsplit
@@ -15,7 +15,7 @@ from gateway.bootstrap.mail import read_brand
 from gateway.front.head import Head
 from gateway.front.intake import DEVICE_COOKIE, DEVICE_COOKIE_AGE
 from gateway.front.link_page import LinkPage
-from gateway.front.pages import Pages
+from gateway.front.pages import Pages, Remedy
 from gateway.front.plain import NOT_MODIFIED, Answer
 from gateway.http.forwarded import is_trusted
 from gateway.http.problem import CONTENT_TYPE, pick_language, wants_html
@@ -135,12 +135,21 @@ class Answers:
         headers |= self.device_cookie(asked)
         return await self._link_pages.answer(head, asked, opened, self._language(head), headers)
 
-    def refusal(self, head: Head, request_id: str, deny: Deny) -> Answer:
+    def page(self, head: Head, request_id: str, render: Callable[[Pages, str], str]) -> Answer:
+        """A page in the visitor's language; `render` is given that."""
+        language = self._language(head)
+        page = render(self._pages, language)
+        headers = {**SAFE, "X-Request-Id": request_id, "Vary": "Accept-Language", "Content-Language": language}
+        return Answer.text(page, "text/html", {**headers, "Content-Security-Policy": self._pages.policy_of(page)})
+
+    def refusal(self, head: Head, request_id: str, deny: Deny, remedy: Remedy | None = None) -> Answer:
         """No, and why: a page for browsers, a problem (RFC 9457) for others."""
         more = {} if deny.retry_after is None else {"Retry-After": str(deny.retry_after)}
-        return self.explained(head, request_id, deny.reason.text, deny.reason.status, deny=deny, more=more)
+        return self.explained(
+            head, request_id, deny.reason.text, deny.reason.status, deny=deny, more=more, remedy=remedy
+        )
 
-    def explained(
+    def explained(  # noqa: PLR0913  all that a refusal may say
         self,
         head: Head,
         request_id: str,
@@ -151,6 +160,7 @@ class Answers:
         detail: str | None = None,
         words: str | None = None,
         more: Mapping[str, str] = MappingProxyType({}),
+        remedy: Remedy | None = None,
     ) -> Answer:
         """The same for what is not the policy's to refuse; `detail` is told to programs; `words` is the
         reason that it is explained like, where that is another one.
@@ -163,9 +173,16 @@ class Answers:
         from_shop = deny.message if deny and deny.reason in (Reason.RULE_DENIED, Reason.FROZEN) else None
         if wants_html(head.headers.get("Accept")):
             page = self._pages.refusal_html(
-                reason, status, request_id, language, message=from_shop, retry_after=retry_after, words=words
+                reason,
+                status,
+                request_id,
+                language,
+                message=from_shop,
+                retry_after=retry_after,
+                words=words,
+                remedy=remedy,
             )
-            headers["Content-Security-Policy"] = self._pages.content_security_policy
+            headers["Content-Security-Policy"] = self._pages.policy_of(page)
             return Answer.text(page, "text/html", headers, status=status)
         problem = self._pages.refusal_problem(
             reason,

@@ -74,6 +74,17 @@ class LinkZip:
         _check(self.href)
 
 
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """What a refused buyer can do: press a button that posts to `action`, which has the token in it (""; there is
+    none), and `renews` a used-up link or sends one; or ask at `help_href`.
+    """
+
+    help_href: str
+    action: str = field(default="", repr=False)
+    renews: bool = False
+
+
 class Pages:
     """Renders pages and problem bodies, in the shop's colours where there is a `brand`.
 
@@ -130,6 +141,7 @@ class Pages:
         message: str | None = None,
         retry_after: int | None = None,
         words: str | None = None,
+        remedy: Remedy | None = None,
     ) -> str:
         """The page for one refusal. `message` is the deciding rule's own text, `retry_after` in seconds, `words` the
         reason that it is explained like, where that is another one.
@@ -145,7 +157,16 @@ class Pages:
             request_id=request_id,
             status=status,
             reason=reason,
+            remedy=remedy,
         )
+
+    def help_html(self, action: str | None, language: str) -> str:
+        """Where buyers ask for their links, with a form that posts to `action`; None: by the shop alone."""
+        return self._render("ask.html.j2", language, action=action)
+
+    def asked_html(self, language: str) -> str:
+        """The one answer to whoever asked, whatever comes of it."""
+        return self._render("asked.html.j2", language)
 
     def refusal_problem(
         self,

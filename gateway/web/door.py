@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from aiohttp import web
 
@@ -14,6 +15,7 @@ from gateway.front.addresses import (
     Address,
     AuthAddress,
     FileAddress,
+    HelpAddress,
     HookAddress,
     LinkAddress,
     RefusedAddress,
@@ -24,10 +26,11 @@ from gateway.front.answers import Answers, DoorSettings
 from gateway.front.auth import Auth
 from gateway.front.handing import Handing
 from gateway.front.head import Head
-from gateway.front.intake import read_request
+from gateway.front.intake import client_of, read_request
 from gateway.front.opening import open_link
 from gateway.front.plain import Answer
-from gateway.http.forwarded import is_trusted
+from gateway.front.self_service import SelfServicePages
+from gateway.http.forwarded import is_trusted, network_of
 from gateway.policy.fronts import AUTH, HTTP, NGINX
 from gateway.policy.model import Deny, DownloadRequest
 from gateway.policy.reasons import Reason
@@ -50,6 +53,7 @@ log = logging.getLogger(__name__)
 
 NO_LOCATION = "request %s: the proxy came back for %s, where it should have sent the file itself; it lacks location %s"
 REFUSED_FROM = 400
+_FORM_METHODS = ("GET", "HEAD", "POST")
 WAIT_SECONDS = STAGE_SECONDS.labels("wait")
 ADMIT_SECONDS = STAGE_SECONDS.labels("admit")
 OPEN_SECONDS = STAGE_SECONDS.labels("open")
@@ -88,7 +92,8 @@ class Door:
             settlement=self._settlement,
             sums=services.sums,
         )
-        self._acts: Acts = {}
+        self._help = SelfServicePages(self._answers, services.self_service, prefix=settings.prefix)
+        self._acts: Acts = {**self._help.acts}
         self._archives = ArchiveAnswer(zipping, self._sending, refuse=self._refusal, device=self._answers.device_cookie)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -116,10 +121,11 @@ class Door:
             return await self._hooks.answer(request, address.shop, request_id)
         if isinstance(address, AuthAddress | RefusedAddress):
             return await self._ask(head, address, request_id)
-        methods = ("GET", "HEAD", "POST") if self._acts and isinstance(address, LinkAddress) else ("GET", "HEAD")
+        if isinstance(address, HelpAddress):
+            return await self._helped(request, head, request_id)
+        methods = _FORM_METHODS if self._acts and isinstance(address, LinkAddress) else ("GET", "HEAD")
         if head.method not in methods:
-            more = {"Allow": ", ".join(methods)}
-            return self._answers.explained(head, request_id, "method.not_allowed", 405, more=more)
+            return self._not_allowed(head, request_id, methods)
         asked = read_request(
             head,
             token=address.token,
@@ -202,6 +208,8 @@ class Door:
         with ADMIT_SECONDS.time():
             admitted = await self._gatekeeper.admit(asked)
         self._turns.end(asked.request_id)
+        if isinstance(admitted, Refused):
+            return await self._refused(head, asked, admitted)
         answered = await self._deliver(request, head, admitted)
         if answered is not None:
             return answered
@@ -255,9 +263,19 @@ class Door:
 
     async def _link_page(self, head: Head, asked: DownloadRequest) -> Answer:
         answered = await open_link(self._gatekeeper, self._answers, head, asked)
-        if isinstance(answered, Refused):
-            return self._refusal(head, answered.request_id, answered.deny)
-        return answered
+        return await self._refused(head, asked, answered) if isinstance(answered, Refused) else answered
+
+    async def _helped(self, request: web.Request, head: Head, request_id: str) -> Answer:
+        if head.method not in _FORM_METHODS:
+            return self._not_allowed(head, request_id, _FORM_METHODS)
+        client = client_of(head, self._settings.trusted_proxies)
+        if client is None:
+            return self._answers.explained(head, request_id, "request.address", 400)
+        form = await read_form(request) if head.method == "POST" else None
+        if head.method == "POST" and form is None:
+            return self._answers.explained(head, request_id, "request.form", 400)
+        answered = await self._help.help(head, request_id, network_of(client), form)
+        return self._refusal(head, request_id, answered) if isinstance(answered, Deny) else answered
 
     async def _act(self, request: web.Request, head: Head, asked: DownloadRequest) -> Answer:
         claims = self._gatekeeper.read_for(asked)
@@ -270,9 +288,20 @@ class Door:
         answered = await doing(Act(head, asked, claims, form))
         return self._refusal(head, asked.request_id, answered) if isinstance(answered, Deny) else answered
 
+    def _not_allowed(self, head: Head, request_id: str, methods: Sequence[str]) -> Answer:
+        more = {"Allow": ", ".join(methods)}
+        return self._answers.explained(head, request_id, "method.not_allowed", 405, more=more)
+
+    async def _refused(self, head: Head, asked: DownloadRequest, refused: Refused) -> Answer:
+        """The refusal of a link, with what its buyer can do about it."""
+        claims = self._gatekeeper.read_token(asked.token)
+        remedy = await self._help.remedy_for(head, asked.token, claims, refused.deny)
+        self._note(refused.deny)
+        return self._answers.refusal(head, refused.request_id, refused.deny, remedy)
+
     def _refusal(self, head: Head, request_id: str, deny: Deny) -> Answer:
         self._note(deny)
-        return self._answers.refusal(head, request_id, deny)
+        return self._answers.refusal(head, request_id, deny, self._help.remedy(deny))
 
     def _note(self, deny: Deny) -> None:
         REFUSALS.labels(deny.reason.text).inc()

@@ -317,7 +317,7 @@ SERVICES = (
     ),
     mutant(
         "a token of tomorrow is good once it is known",
-        "services/gatekeeper.py",
+        "services/token_reader.py",
         ("return timely(claims, int(time.time())) or claims", "return claims"),
         test="door/test_answers.py::test_refusals",
     ),
