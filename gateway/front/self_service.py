@@ -50,7 +50,7 @@ class SelfServicePages:
 
     def remedy(self, deny: Deny) -> Remedy | None:
         """What can be done about any refusal of this reason."""
-        return Remedy(self._help) if deny.reason in ASKED_FOR_HELP else None
+        return Remedy(self._help) if self._service is not None and deny.reason in ASKED_FOR_HELP else None
 
     async def remedy_for(self, head: Head, token: str, claims: Claims | Deny, deny: Deny) -> Remedy | None:
         """What can be done about the refusal of this very link; only pages can say it."""

@@ -340,6 +340,17 @@ async def test_how_often_is_counted_over_all_workers(open_shop: Opening, monkeyp
         assert (await two.post("/help", {"order": "another"}, SECOND))[0] == 200
 
 
+async def test_what_sends_nothing_takes_nothing(shop: Shop) -> None:
+    await shop.sell()
+    before = outcomes("nothing")
+    for number in range(4):
+        await shop.post("/help", {"order": "10001"})
+        await shop.outcome("nothing", before + number)
+    await shop.long_ago()
+    await shop.post("/help", {"order": "10001"})
+    assert len(await shop.mails(2)) == 2, "its first mail had only just left, and is none that was asked for"
+
+
 async def test_two_workers_and_the_last_renewal(open_shop: Opening) -> None:
     async with open_shop() as one, open_shop() as two:
         order = await one.sell()
