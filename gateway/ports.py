@@ -331,6 +331,16 @@ class LinkRegistry(Protocol):
         """Store a link; again does no harm. Raises LedgerDown."""
 
 
+class Allowance(Protocol):
+    """How often something may be had; a limit is how many in how many seconds from the first. All workers share it."""
+
+    async def take(self, name: str, limits: Sequence[tuple[int, int]]) -> int | None:
+        """Take one of all the limits, or none: then the seconds until there is one. Raises LedgerDown."""
+
+    async def give_back(self, name: str, limits: Sequence[tuple[int, int]]) -> None:
+        """Give back one that was taken, and not needed. Raises LedgerDown."""
+
+
 class Inspectable(Protocol):
     """A client connection whose acknowledged body bytes can be read after the handler has ended."""
 

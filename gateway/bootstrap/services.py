@@ -14,6 +14,7 @@ from gateway.bootstrap.orders import Orders, open_orders
 from gateway.bootstrap.origin import open_store
 from gateway.bootstrap.policy import open_policy
 from gateway.bootstrap.redis import open_journal, open_ledger, open_redis, open_sums
+from gateway.bootstrap.renewing import open_buyers
 from gateway.bootstrap.told import Told
 from gateway.ports import EventLog, Ledger, SumMemory
 from gateway.services import shelf
@@ -24,7 +25,10 @@ from gateway.services.gatekeeper import Gatekeeper
 from gateway.services.grounds import Grounds
 from gateway.services.housekeeping import Housekeeping
 from gateway.services.recovery import Recovery
+from gateway.services.renewing import Renewing
+from gateway.services.self_service import SelfService
 from gateway.services.settlement import Settlement
+from gateway.services.throttle import Throttle
 from gateway.services.unchecked import UncheckedEvents, UncheckedLedger
 from gateway.services.upkeep import Upkeep
 from gateway.settings import Settings
@@ -42,6 +46,9 @@ class Services:
     sums: SumMemory
     orders: Orders | None
     accounts: Accounts | None
+    renewing: Renewing | None
+    self_service: SelfService | None
+    throttle: Throttle
     upkeep: Callable[[], Upkeep]
 
 
@@ -87,6 +94,9 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
         accounts = await closing.enter_async_context(
             open_accounts(settings, wire, lambda: policy.rules.current, None if orders is None else orders.book)
         )
+        buyers = await closing.enter_async_context(
+            open_buyers(settings, wire, orders, counting, rules=lambda: policy.rules.current, count=told.helped)
+        )
         grounds = Grounds(
             keys=settings.key_set(),
             issuer=settings.issuer,
@@ -102,6 +112,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             observing=policy.observing,
             waived=settings.doors.waived,
         )
+        throttle = Throttle()
         gatekeeper = Gatekeeper(
             grounds,
             ledger=ledger,
@@ -109,6 +120,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             store=store,
             counting=settings.counting.rules,
             shards=settings.shards,
+            throttle=throttle,
             forsake=settlement.forsake,
         )
         housekeeping = Housekeeping(
@@ -145,6 +157,9 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             await closing.enter_async_context(open_sums(settings, wire)),
             orders,
             accounts,
+            buyers.renewing,
+            buyers.self_service,
+            throttle,
             lambda: Upkeep.of(journal, shards, control.standing),
         )
 

@@ -16,7 +16,7 @@ from gateway.errors import LedgerDown, OrdersDown, ProviderDown, SignInRefused
 from gateway.front.addresses import AccountAddress, OrderAddress
 from gateway.front.answers import SAFE, Answers
 from gateway.front.head import Head
-from gateway.front.pages import Action
+from gateway.front.pages import Action, Remedy
 from gateway.front.plain import Answer
 from gateway.front.signing import ANEW, ASKED, FORM_KEY, sign_in_at
 from gateway.policy.model import Deny
@@ -127,7 +127,7 @@ class AccountDoor:
             return self._answers.explained(head, request_id, "request.form", 400)
         action = Action("account.sign_in", sign_in_at(self._prefix, to, anew=True))
         more = {"Set-Cookie": self._accounts.sessions.end()}
-        return self._answers.explained(head, request_id, OUT, 200, action=action, more=more)
+        return self._answers.explained(head, request_id, OUT, 200, remedy=Remedy(action), more=more)
 
     def _down(self, head: Head, request_id: str, to: str, error: ProviderDown) -> Answer:
         log.error("request %s: nobody can sign in: the provider %s", request_id, error)
@@ -143,7 +143,7 @@ class AccountDoor:
         more: Mapping[str, str] = MappingProxyType({}),
     ) -> Answer:
         action = Action("account.again", sign_in_at(self._prefix, to))
-        return self._answers.explained(head, request_id, reason, _STATUSES[reason], action=action, more=more)
+        return self._answers.explained(head, request_id, reason, _STATUSES[reason], remedy=Remedy(action), more=more)
 
     def _not_allowed(self, head: Head, request_id: str, methods: str) -> Answer:
         return self._answers.explained(head, request_id, "method.not_allowed", 405, more={"Allow": methods})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import unquote
@@ -63,9 +64,33 @@ class AccountAddress:
     step: Literal["sign-in", "return", "enter", "sign-out"]
 
 
+@dataclass(frozen=True, slots=True)
+class HelpAddress:
+    """`/help`: where buyers have their links mailed to them again."""
+
+
 Address = (
-    LinkAddress | FileAddress | ZipAddress | HookAddress | AuthAddress | RefusedAddress | OrderAddress | AccountAddress
+    LinkAddress
+    | FileAddress
+    | ZipAddress
+    | HookAddress
+    | AuthAddress
+    | RefusedAddress
+    | OrderAddress
+    | AccountAddress
+    | HelpAddress
 )
+
+
+_FIXED: Mapping[str, Address] = {
+    "/help": HelpAddress(),
+    "/auth": AuthAddress(),
+    "/auth/refused": RefusedAddress(),
+    "/account/sign-in": AccountAddress("sign-in"),
+    "/account/return": AccountAddress("return"),
+    "/account/enter": AccountAddress("enter"),
+    "/account/sign-out": AccountAddress("sign-out"),
+}
 
 
 def parse_path(raw_path: str) -> Address | None:
@@ -81,12 +106,6 @@ def parse_path(raw_path: str) -> Address | None:
             return ZipAddress(token)
         case ["", "o", name] if name:
             return OrderAddress(unquote(name, errors="replace"))
-        case ["", "account", "sign-in" | "return" | "enter" | "sign-out" as step]:
-            return AccountAddress(step)
         case ["", "hooks", shop] if shop:
             return HookAddress(shop)
-        case ["", "auth"]:
-            return AuthAddress()
-        case ["", "auth", "refused"]:
-            return RefusedAddress()
-    return None
+    return _FIXED.get(raw_path)

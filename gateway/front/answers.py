@@ -6,8 +6,8 @@ They hold no policy: what is answered, and why, comes from the gatekeeper.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
@@ -16,9 +16,9 @@ from gateway.bootstrap.mail import read_brand
 from gateway.front.head import Head
 from gateway.front.intake import DEVICE_COOKIE, DEVICE_COOKIE_AGE, PERSON_COOKIE
 from gateway.front.link_page import LinkPage
-from gateway.front.pages import Action, Pages
+from gateway.front.pages import NO_REMEDY, Action, Pages, Remedy
 from gateway.front.plain import NOT_MODIFIED, Answer
-from gateway.front.signing import SIGN_IN, remedy
+from gateway.front.signing import SIGN_IN, sign_in_button
 from gateway.http.forwarded import is_trusted
 from gateway.http.problem import CONTENT_TYPE, pick_language, wants_html
 from gateway.mail.letter import Brand
@@ -144,7 +144,14 @@ class Answers:
         headers |= self.device_cookie(asked)
         return await self._link_pages.answer(head, asked, opened, self._language(head), headers)
 
-    def refusal(self, head: Head, request_id: str, deny: Deny) -> Answer:
+    def page(self, head: Head, request_id: str, render: Callable[[Pages, str], str]) -> Answer:
+        """A page in the visitor's language; `render` is given that."""
+        language = self._language(head)
+        page = render(self._pages, language)
+        headers = {**SAFE, "X-Request-Id": request_id, "Vary": "Accept-Language", "Content-Language": language}
+        return Answer.text(page, "text/html", {**headers, "Content-Security-Policy": self._pages.policy_of(page)})
+
+    def refusal(self, head: Head, request_id: str, deny: Deny, *, remedy: Remedy = NO_REMEDY) -> Answer:
         """No, and why: a page for browsers, a problem (RFC 9457) for others."""
         more = {} if deny.retry_after is None else {"Retry-After": str(deny.retry_after)}
         return self.explained(
@@ -154,15 +161,15 @@ class Answers:
             deny.reason.status,
             deny=deny,
             more=more,
-            action=self._remedy(head, deny),
+            remedy=replace(remedy, action=remedy.action or self._sign_in(head, deny)),
         )
 
-    def _remedy(self, head: Head, deny: Deny) -> Action | None:
+    def _sign_in(self, head: Head, deny: Deny) -> Action | None:
         sessions = self._settings.sessions
         if sessions is None:
             return None
         path = head.path if self._acts else ""
-        return remedy(deny, path, self._settings.prefix, sessions.read(head.header("Cookie")), sessions)
+        return sign_in_button(deny, path, self._settings.prefix, sessions.read(head.header("Cookie")), sessions)
 
     def explained(  # noqa: PLR0913  each part of it by its name
         self,
@@ -175,10 +182,10 @@ class Answers:
         detail: str | None = None,
         words: str | None = None,
         more: Mapping[str, str] = MappingProxyType({}),
-        action: Action | None = None,
+        remedy: Remedy = NO_REMEDY,
     ) -> Answer:
         """The same for what is not the policy's to refuse; `detail` is told to programs; `words` is the
-        reason that it is explained like, where that is another one; `action` is what the visitor may do.
+        reason that it is explained like, where that is another one; `remedy` is what the visitor may do.
         """
         language = self._language(head)
         headers = {**SAFE, "X-Request-Id": request_id, "Vary": "Accept, Accept-Language", **more}
@@ -195,7 +202,7 @@ class Answers:
                 message=from_shop,
                 retry_after=retry_after,
                 words=words,
-                action=action,
+                remedy=remedy,
             )
             headers["Content-Security-Policy"] = self._pages.policy_of(page)
             return Answer.text(page, "text/html", headers, status=status)
@@ -208,7 +215,7 @@ class Answers:
             retry_after=retry_after,
             rule=deny.rule if deny else None,
             words=words,
-            sign_in=f"{self._settings.base_url}{SIGN_IN}" if action is not None and status in _NOT_YET else None,
+            sign_in=f"{self._settings.base_url}{SIGN_IN}" if remedy.action is not None and status in _NOT_YET else None,
         )
         headers |= {"Content-Disposition": 'inline; filename="refused.json"', "Content-Type": CONTENT_TYPE}
         return Answer(status, headers, problem)

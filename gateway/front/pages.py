@@ -78,15 +78,28 @@ class LinkZip:
 @dataclass(frozen=True, slots=True)
 class Action:
     """What a visitor may do about a refusal: a button that leads to `href`, or sends `fields` to it. `words` names the
-    text on it.
+    text on it, `help` the one in place of the reason's own, `note` the one below it.
     """
 
     words: str
     href: str = field(repr=False)
     fields: Mapping[str, str] | None = field(default=None, repr=False)
+    help: str = ""
+    note: str = ""
 
     def __post_init__(self) -> None:
         _check(self.href)
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """What is to be done about a refusal: press a button, or ask at `help_href` ("": nowhere here)."""
+
+    action: Action | None = None
+    help_href: str = ""
+
+
+NO_REMEDY = Remedy()
 
 
 class Pages:
@@ -149,7 +162,7 @@ class Pages:
         message: str | None = None,
         retry_after: int | None = None,
         words: str | None = None,
-        action: Action | None = None,
+        remedy: Remedy = NO_REMEDY,
     ) -> str:
         """The page for one refusal. `message` is the deciding rule's own text, `retry_after` in seconds, `words` the
         reason that it is explained like, where that is another one.
@@ -165,8 +178,17 @@ class Pages:
             request_id=request_id,
             status=status,
             reason=reason,
-            action=action,
+            action=remedy.action,
+            help_href=remedy.help_href,
         )
+
+    def help_html(self, action: str | None, language: str) -> str:
+        """Where buyers ask for their links, with a form that posts to `action`; None: by the shop alone."""
+        return self._render("ask.html.j2", language, action=action)
+
+    def asked_html(self, language: str) -> str:
+        """The one answer to whoever asked, whatever comes of it."""
+        return self._render("asked.html.j2", language)
 
     def refusal_problem(
         self,

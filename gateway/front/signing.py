@@ -24,7 +24,7 @@ def sign_in_at(prefix: str, to: str, *, anew: bool = False) -> str:
     return f"{prefix}{to}?{ASKED}{f'={ANEW}' if anew else ''}"
 
 
-def remedy(deny: Deny, path: str, prefix: str, session: Session | None, sessions: Sessions) -> Action | None:
+def sign_in_button(deny: Deny, path: str, prefix: str, session: Session | None, sessions: Sessions) -> Action | None:
     """The button on a refusal's page; None where signing in would not help."""
     to = _origin(path)
     if deny.reason is Reason.ACCOUNT_REQUIRED:

@@ -70,6 +70,7 @@ def _told() -> Told:
         files=on_files,
         verdict=lambda rules, rule, verdict: None,
         rolled_back=lambda back: None,
+        helped=lambda outcome: None,
         reload=asyncio.Event(),
         keeper=_KeepsNothing(),
     )

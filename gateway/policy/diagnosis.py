@@ -90,11 +90,18 @@ def diagnosis(links: Sequence[LinkNow], events: Iterable[Event], now: float) -> 
     kept = list(events)
     of_token: dict[str, list[Event]] = {link.token_id: [] for link in links}
     for event in kept:
-        # What our own people did is not what became of the link.
-        if (token := event.get("token.id")) and event.get("type") != "staff.acted":
+        # What people did with a link is not what became of it.
+        if (token := event.get("token.id")) and event.get("type") not in ("staff.acted", "buyer.acted"):
             of_token.setdefault(token, []).append(event)
     known = {link.token_id: link for link in links}
-    told = [each for token, own in of_token.items() for each in _of_link(token, known.get(token), own, now)]
+    renewed = {event.get("token.id"): event for event in kept if event.get("buyer.action") == "link.renew"}
+    told: list[_Told] = []
+    for token, own in of_token.items():
+        found = list(_of_link(token, known.get(token), own, now))
+        if token in renewed:
+            # Whatever this one refuses, another stands in its place.
+            found = [_renewed(token, renewed[token]), *(each for each in found if each.rank is _Rank.WELL)]
+        told += found
     if not of_token:
         told = [_order_revoked(event) for event in kept if event.get("type") == "link.revoked"]
     told.sort(key=lambda each: each.time, reverse=True)
@@ -257,6 +264,11 @@ def _order_revoked(event: Event) -> _Told:
     said = f"all links of the order that were made until {_at(event)} are revoked, which is final"
     todo = _filled(REFUSED[Reason.TOKEN_REVOKED].todo, event, None)
     return _Told(Finding("rule", True, said, todo, _facts([event])), _Rank.BLOCKED, event.get("time", ""))
+
+
+def _renewed(token: str, event: Event) -> _Told:
+    said = f"the link {token} was used up, and its buyer had it renewed at {_at(event)}: another one took its place"
+    return _Told(Finding("buyer", False, said, "", _facts([event])), _Rank.OVER, _time([event]))
 
 
 def _well(whole: list[Attempt]) -> _Told:

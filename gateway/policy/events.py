@@ -45,6 +45,7 @@ TYPES = (
     "mail.bounced",
     "webhook.failed",
     "staff.acted",
+    "buyer.acted",
 )
 
 FIELDS = (
@@ -81,6 +82,8 @@ FIELDS = (
     "webhook.attempts",
     "staff.name",
     "staff.action",
+    "buyer.action",
+    "buyer.at",
     "customer.id",
     "account",
     "token.plan",

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -34,7 +33,6 @@ from gateway.policy.model import (
 )
 from gateway.policy.reasons import Reason
 from gateway.policy.shards import shard_of
-from gateway.policy.tokens import parse, timely
 from gateway.ports import EventLog, Ledger
 from gateway.services.asking import ask_of
 from gateway.services.broken import reason_of
@@ -44,11 +42,12 @@ from gateway.services.grounds import Grounds
 from gateway.services.identifiers import new_id, now_ms
 from gateway.services.reserving import Reserving
 from gateway.services.responding import ResponsePlan, plan_redirect, plan_response
+from gateway.services.throttle import Throttle
+from gateway.services.token_reader import TokenReader
 from gateway.store_ports import Local, ObjectStore, Remote
 
 log = logging.getLogger(__name__)
 
-TOKENS_CACHED = 4096
 REDIRECTED_FROM = 300
 SERVER_ERROR = 500
 RETRY_AFTER = {
@@ -118,6 +117,7 @@ class Gatekeeper:
         store: ObjectStore,
         counting: CountingRules,
         shards: int,
+        throttle: Throttle,
         forsake: Callable[[Reservation, Reason | None], None],
     ) -> None:
         self._grounds = grounds
@@ -130,7 +130,7 @@ class Gatekeeper:
         self._shards = shards
         self._device_secret = b""
         self._forsake = forsake
-        self._tokens: OrderedDict[str, Claims] = OrderedDict()
+        self._reader = TokenReader(grounds.keys, grounds.issuer, throttle)
         self._flood = FloodLimit()
 
     def agreed(self, device_secret: str) -> None:
@@ -138,16 +138,12 @@ class Gatekeeper:
         self._device_secret = device_secret.encode()
 
     def read_token(self, token: str) -> Claims | Deny:
-        """The claims of a genuine token whose time has begun (it may be expired), without touching anything."""
-        claims = self._tokens.get(token)
-        if claims is None:
-            parsed = parse(token, self._grounds.keys, self._grounds.issuer)
-            if isinstance(parsed, Deny):
-                return parsed
-            claims = self._tokens[token] = parsed
-            if len(self._tokens) > TOKENS_CACHED:
-                self._tokens.popitem(last=False)
-        return timely(claims, int(time.time())) or claims
+        """See TokenReader.read."""
+        return self._reader.read(token)
+
+    def read_for(self, request: DownloadRequest) -> Claims | Deny:
+        """See TokenReader.read_for."""
+        return self._reader.read_for(request)
 
     async def admit(
         self, request: DownloadRequest, *, fresh: bool = False, limits: bool = True, look: bool = False
@@ -168,7 +164,7 @@ class Gatekeeper:
 
     async def _admit(self, case: Case, *, fresh: bool, limits: bool) -> Admitted | Refused:
         request = case.request
-        claims = self.read_token(request.token)
+        claims = self._reader.read_for(request)
         if isinstance(claims, Deny):
             return await self._refuse(claims, case)
         case.claims = claims
@@ -208,7 +204,7 @@ class Gatekeeper:
 
     async def _open_link(self, case: Case) -> Opened | Refused:
         request = case.request
-        claims = self.read_token(request.token)
+        claims = self._reader.read_for(request)
         if isinstance(claims, Deny):
             return await self._refuse(claims, case)
         case.claims = claims
@@ -365,7 +361,7 @@ class Gatekeeper:
         return not await self._ledger.has_transfers(shard, claims.token_key, allow.file.identity)
 
     async def _refuse(self, deny: Deny, case: Case) -> Refused:
-        if self._flood.allows(case.claims):
+        if deny.reason is not Reason.THROTTLED and self._flood.allows(case.claims):
             told = case.described(deny)
             told |= {"reason": deny.reason.text, "http.response.status_code": str(deny.reason.status)}
             if not await self._log("download.denied", case, told) and deny.reason.status < SERVER_ERROR:

@@ -33,6 +33,7 @@ from gateway.web.metrics import (
     REDIS_UP,
     RELOADS,
     RULES_ROLLED_BACK,
+    SELF_SERVICE,
     SHARDS_CLOSED,
     WEBHOOKS,
     count_verdict,
@@ -122,6 +123,7 @@ def _told(status: WorkerStatus, keeper: Inherited) -> Told:
         files=on_files,
         verdict=count_verdict,
         rolled_back=RULES_ROLLED_BACK.set,
+        helped=_count_helped,
         reload=status.reload,
         keeper=keeper,
     )
@@ -196,6 +198,10 @@ def _count_reload(what: str, outcome: str) -> None:
 
 def _count_webhook(outcome: str) -> None:
     WEBHOOKS.labels(outcome).inc()
+
+
+def _count_helped(outcome: str) -> None:
+    SELF_SERVICE.labels(outcome).inc()
 
 
 def _count(running: Running) -> None:

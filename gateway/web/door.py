@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from aiohttp import web
 
@@ -16,6 +17,7 @@ from gateway.front.addresses import (
     Address,
     AuthAddress,
     FileAddress,
+    HelpAddress,
     HookAddress,
     LinkAddress,
     OrderAddress,
@@ -27,12 +29,14 @@ from gateway.front.answers import Answers, DoorSettings
 from gateway.front.auth import Auth
 from gateway.front.handing import Handing
 from gateway.front.head import Head
-from gateway.front.intake import read_request
+from gateway.front.intake import client_of, read_request
 from gateway.front.opening import open_link
+from gateway.front.pages import Action, Remedy
 from gateway.front.person import PersonAct
 from gateway.front.plain import Answer
+from gateway.front.self_service import SelfServicePages
 from gateway.front.signing import ASKED
-from gateway.http.forwarded import is_trusted
+from gateway.http.forwarded import is_trusted, network_of
 from gateway.policy.fronts import AUTH, HTTP, NGINX
 from gateway.policy.links import link_path
 from gateway.policy.model import Deny, DownloadRequest
@@ -56,6 +60,7 @@ log = logging.getLogger(__name__)
 
 NO_LOCATION = "request %s: the proxy came back for %s, where it should have sent the file itself; it lacks location %s"
 REFUSED_FROM = 400
+_FORM_METHODS = ("GET", "HEAD", "POST")
 WAIT_SECONDS = STAGE_SECONDS.labels("wait")
 ADMIT_SECONDS = STAGE_SECONDS.labels("admit")
 OPEN_SECONDS = STAGE_SECONDS.labels("open")
@@ -94,7 +99,8 @@ class Door:
             settlement=self._settlement,
             sums=services.sums,
         )
-        self._acts: Acts = {"person": PersonAct(self._gatekeeper, self._answers)}
+        self._help = SelfServicePages(self._answers, services.self_service, prefix=settings.prefix)
+        self._acts: Acts = {"person": PersonAct(self._gatekeeper, self._answers), **self._help.acts}
         self._accounts = (
             None if services.accounts is None else AccountDoor(services.accounts, self._answers, prefix=settings.prefix)
         )
@@ -127,10 +133,11 @@ class Door:
             return await self._ask(head, address, request_id)
         if isinstance(address, OrderAddress | AccountAddress):
             return await self._account(request, head, address, request_id)
-        methods = ("GET", "HEAD", "POST") if self._acts and isinstance(address, LinkAddress) else ("GET", "HEAD")
+        if isinstance(address, HelpAddress):
+            return await self._helped(request, head, request_id)
+        methods = _FORM_METHODS if isinstance(address, LinkAddress) else ("GET", "HEAD")
         if head.method not in methods:
-            more = {"Allow": ", ".join(methods)}
-            return self._answers.explained(head, request_id, "method.not_allowed", 405, more=more)
+            return self._not_allowed(head, request_id, methods)
         signs_in = isinstance(address, LinkAddress) and ASKED in head.query and head.method != "POST"
         if self._accounts is not None and signs_in:
             return await self._accounts.begin(head, request_id, link_path("", address.token))
@@ -224,6 +231,8 @@ class Door:
         with ADMIT_SECONDS.time():
             admitted = await self._gatekeeper.admit(asked)
         self._turns.end(asked.request_id)
+        if isinstance(admitted, Refused):
+            return await self._refused(head, asked, admitted)
         answered = await self._deliver(request, head, admitted)
         if answered is not None:
             return answered
@@ -277,12 +286,22 @@ class Door:
 
     async def _link_page(self, head: Head, asked: DownloadRequest) -> Answer:
         answered = await open_link(self._gatekeeper, self._answers, head, asked)
-        if isinstance(answered, Refused):
-            return self._refusal(head, answered.request_id, answered.deny)
-        return answered
+        return await self._refused(head, asked, answered) if isinstance(answered, Refused) else answered
+
+    async def _helped(self, request: web.Request, head: Head, request_id: str) -> Answer:
+        if head.method not in _FORM_METHODS:
+            return self._not_allowed(head, request_id, _FORM_METHODS)
+        client = client_of(head, self._settings.trusted_proxies)
+        if client is None:
+            return self._answers.explained(head, request_id, "request.address", 400)
+        form = await read_form(request) if head.method == "POST" else None
+        if head.method == "POST" and form is None:
+            return self._answers.explained(head, request_id, "request.form", 400)
+        answered = await self._help.help(head, request_id, network_of(client), form)
+        return self._refusal(head, request_id, answered) if isinstance(answered, Deny) else answered
 
     async def _act(self, request: web.Request, head: Head, asked: DownloadRequest) -> Answer:
-        claims = self._gatekeeper.read_token(asked.token)
+        claims = self._gatekeeper.read_for(asked)
         if isinstance(claims, Deny):
             return self._refusal(head, asked.request_id, claims)
         form = await read_form(request)
@@ -292,9 +311,23 @@ class Door:
         answered = await doing(Act(head, asked, claims, form))
         return self._refusal(head, asked.request_id, answered) if isinstance(answered, Deny) else answered
 
-    def _refusal(self, head: Head, request_id: str, deny: Deny) -> Answer:
+    def _not_allowed(self, head: Head, request_id: str, methods: Sequence[str]) -> Answer:
+        more = {"Allow": ", ".join(methods)}
+        return self._answers.explained(head, request_id, "method.not_allowed", 405, more=more)
+
+    async def _refused(self, head: Head, asked: DownloadRequest, refused: Refused) -> Answer:
+        """The refusal of a link, with what its buyer can do about it."""
+        claims = self._gatekeeper.read_token(asked.token)
+        return self._refusal(
+            head,
+            refused.request_id,
+            refused.deny,
+            await self._help.action_for(head, asked.token, claims, refused.deny),
+        )
+
+    def _refusal(self, head: Head, request_id: str, deny: Deny, action: Action | None = None) -> Answer:
         self._note(deny)
-        return self._answers.refusal(head, request_id, deny)
+        return self._answers.refusal(head, request_id, deny, remedy=Remedy(action, self._help.help_at(deny)))
 
     def _note(self, deny: Deny) -> None:
         REFUSALS.labels(deny.reason.text).inc()

@@ -32,6 +32,7 @@ BYTES_DELIVERED = Counter("gateway_bytes_delivered", "Body bytes acknowledged by
 REFUSALS = Counter("gateway_refusals", "Requests refused.", ["reason"], registry=REGISTRY)
 HOOKS = Counter("gateway_hooks", "Webhooks of shops answered.", ["outcome"], registry=REGISTRY)
 WEBHOOKS = Counter("gateway_webhooks", "Tries to tell the shop of an event.", ["outcome"], registry=REGISTRY)
+SELF_SERVICE = Counter("gateway_self_service", "Questions of buyers for their links.", ["outcome"], registry=REGISTRY)
 RELOADS = Counter(
     "gateway_reloads", "Readings again of rules and geo databases.", ["what", "outcome"], registry=REGISTRY
 )

@@ -36,6 +36,7 @@ trusted_proxies: [127.0.0.0/8]
 external_hosts: [cdn.example.com]
 counting: {counting}
 """
+RULES = "version: 1\notherwise: allow\n"
 COUNTING = "{repeat_window: 2s, resume_window: 60s, lease: 2s}"
 
 
@@ -116,13 +117,18 @@ def open_gateway(redis_db: str, tmp_path: Path) -> Opener:
 
     @asynccontextmanager
     async def opened(
-        more: str = "", redis: str = redis_db, counting: str = COUNTING, port: int = 0, **environ: str
+        more: str = "",
+        redis: str = redis_db,
+        counting: str = COUNTING,
+        rules_text: str = RULES,
+        port: int = 0,
+        **environ: str,
     ) -> AsyncIterator[Running]:
         folder = tmp_path / "files"
         folder.mkdir(exist_ok=True)
         settings_file = tmp_path / "gateway.yaml"
         rules = tmp_path / "rules.yaml"
-        rules.write_text("version: 1\notherwise: allow\n", encoding="utf-8")
+        rules.write_text(rules_text, encoding="utf-8")
         text = SETTINGS.format(folder=folder, redis=redis, secret=SECRET, rules=rules, counting=counting)
         settings_file.write_text(text + more, encoding="utf-8")
         status = WorkerStatus()

@@ -218,3 +218,13 @@ async def test_the_refusal_that_was_told_is_shown_and_nothing_is_decided(open_ga
         assert (status, "Retry-After" in headers, headers["X-Request-Id"] == "<i>") == (400, False, False)
         assert (await shown(Reason="redis.down"))[0] == 403
         assert not await gateway.events()
+
+
+async def test_guesses_are_throttled_here_as_at_every_door(open_gateway) -> None:
+    async with open_gateway(DOORS) as gateway:
+        gateway.file("a.bin", 10)
+        answers = [(await ask(gateway, traefik("/d/junk"))) for _ in range(62)]
+        assert [status for status, _, _ in answers] == [403] * 60 + [429] * 2
+        assert answers[-1][1]["X-Gateway-Reason"] == "throttled"
+        assert 1 <= int(answers[-1][1]["Retry-After"]) <= 60
+        assert (await ask(gateway, traefik(f"/d/{gateway.token('a.bin')}")))[0] == 200

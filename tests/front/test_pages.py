@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.front.pages import PAGE_MAX, LinkFile, LinkZip, Pages
+from gateway.front.pages import PAGE_MAX, Action, LinkFile, LinkZip, Pages, Remedy
 from gateway.http.problem import pick_language
 from gateway.mail.letter import Brand
 from gateway.policy.reasons import Reason
@@ -102,6 +102,24 @@ def test_the_refusal_says_what_and_what_next() -> None:
     assert all(part in seen.text for part in ("id-1", "410", "token.expired"))
     assert "Please try again in a minute" in refusal(retry_after=60)
     assert seen.refresh == []
+
+
+def test_what_a_buyer_can_do_is_on_the_page() -> None:
+    asks = Seen(refusal(remedy=Remedy(help_href="/help")))
+    assert [a["href"] for a in asks.all("a")] == ["/help"]
+    assert asks.all("form") == []
+    for words, told, button in (
+        ("again.send", "again.expired", "Send me a new link"),
+        ("again.renew", "again.used_up", "Renew my downloads"),
+    ):
+        action = Action(words, "/l/tok.en", {"act": "again"}, help=told, note="again.to_order")
+        page = refusal(remedy=Remedy(action, "/help"))
+        seen = Seen(page)
+        assert button in seen.text
+        assert seen.all("form") == [{"method": "post", "action": "/l/tok.en"}]
+        assert "Ask the shop for a new link" not in seen.text
+        assert "form-action 'self'" in PAGES.policy_of(page)
+    assert "tok.en" not in repr(action)
 
 
 def test_the_problem_says_the_same() -> None:

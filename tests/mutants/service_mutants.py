@@ -317,7 +317,7 @@ SERVICES = (
     ),
     mutant(
         "a token of tomorrow is good once it is known",
-        "services/gatekeeper.py",
+        "services/token_reader.py",
         ("return timely(claims, int(time.time())) or claims", "return claims"),
         test="door/test_answers.py::test_refusals",
     ),
@@ -349,9 +349,9 @@ SERVICES = (
     ),
     mutant(
         "every token that was ever seen is remembered",
-        "services/gatekeeper.py",
+        "services/token_reader.py",
         ("if len(self._tokens) > TOKENS_CACHED:", "if len(self._tokens) > 10**9:"),
-        test="services/test_gatekeeper.py::test_the_oldest_is_forgotten",
+        test="services/test_token_reader.py::test_the_oldest_is_forgotten",
     ),
     mutant(
         "old events are never trimmed",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from api_mutants import API
+from buyer_mutants import BUYERS
 from door_mutants import DOOR
 from front_mutants import FRONT
 from http_mutants import HTTP
@@ -13,4 +14,4 @@ from origin_mutants import ORIGIN
 from policy_mutants import POLICY
 from service_mutants import SERVICES
 
-MUTANTS = (*HTTP, *ORIGIN, *POLICY, *LEDGER, *SERVICES, *ORDERS, *DOOR, *FRONT, *API, *JOURNAL)
+MUTANTS = (*HTTP, *ORIGIN, *POLICY, *LEDGER, *SERVICES, *ORDERS, *BUYERS, *DOOR, *FRONT, *API, *JOURNAL)

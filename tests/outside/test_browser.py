@@ -28,7 +28,13 @@ import pytest
 from accounts.people import PASSWORD, Provider
 from aiohttp import ClientSession, ClientWebSocketResponse
 
+from gateway.bootstrap.orders import open_desk
 from gateway.cli.demo_geo import build_demo_databases
+from gateway.policy.granting import claims_of
+from gateway.policy.orders import Buyer, Line, Notice
+from gateway.policy.tokens import encode
+from gateway.services.identifiers import now_ms
+from gateway.settings import load
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -472,10 +478,14 @@ async def look(tab: Tab, width: int, language: str, scheme: str) -> None:
 def used_up(sea_shop) -> str:
     """A link of several files, of which one has been had and can no more be had."""
     token = sea_shop.token("Booklet.pdf", *list(ALBUM)[:2], downloads=1)
-    with urllib.request.urlopen(f"{sea_shop.base}/d/{token}", timeout=10) as answer:  # noqa: S310  one of our own links
+    use_up(f"{sea_shop.base}/d/{token}")
+    return token
+
+
+def use_up(url: str) -> None:
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  one of our own links
         answer.read()
     time.sleep(2.1)  # counting.repeat_window, in which it could be had again
-    return token
 
 
 @pytest.mark.parametrize("name", LOOKS)
@@ -595,3 +605,74 @@ async def test_a_customer_signs_in_and_uses_another_account(
         assert str(await tab.script("location.href")).startswith(known.issuer)
     finally:
         gateway.stop()
+
+
+HELPFUL = """
+products: {folder}/products.yaml
+shops: [{{name: main, kind: signed, secrets: [0123456789abcdef0123456789abcdef]}}]
+orders: {{url: "sqlite:///{folder}/orders.db"}}
+mail: {{server: "maildir://{folder}/mails", sender: shop@example.com}}
+"""
+RENEWABLE = "version: 1\notherwise: allow\nplans: {once: {downloads: 1, renewals: 1}}\n"
+
+
+@pytest.fixture(scope="module")
+def helpful(start_gateway, redis_url: str, tmp_path_factory: pytest.TempPathFactory):
+    """A gateway whose buyers can help themselves; its `paid` is one of them's token, of which nothing is left."""
+    folder = tmp_path_factory.mktemp("helpful")
+    for name in ("files", "mails"):
+        (folder / name).mkdir()
+    (folder / "logo.png").write_bytes(wave_png())
+    (folder / "rules.yaml").write_text(RENEWABLE)
+    (folder / "products.yaml").write_text("version: 1\nproducts:\n  - {sku: SEA, files: [Booklet.pdf], plan: once}\n")
+    more = f'\nrules: "{folder}/rules.yaml"\n{BRAND.format(logo=folder / "logo.png")}{HELPFUL.format(folder=folder)}'
+    gateway = start_gateway(redis_url, 1, f'{{url: "file://{folder}/files"}}{more}', background=1)
+    gateway.folder = folder / "files"
+    gateway.file("Booklet.pdf", ALBUM["Booklet.pdf"])
+    settings = load(gateway.log_file.parent / "gateway.yaml", {})
+
+    async def sell() -> str:
+        buyer, lines = Buyer("jan@example.com", "Jan"), (Line("1", sku="SEA"),)
+        async with open_desk(settings) as (book, fulfilment):
+            await fulfilment.hear("main", Notice("10001", now_ms(), "#10001", paid=True, buyer=buyer, lines=lines))
+            order = await book.read("main-10001")
+        assert order is not None
+        return encode(claims_of(order, order.links[0], settings.issuer), gateway.key)
+
+    gateway.paid = asyncio.run(sell())
+    use_up(f"{gateway.base}/d/{gateway.paid}")
+    yield gateway
+    gateway.stop()
+
+
+@pytest.mark.parametrize("name", ["desktop", "phone", "polish", "narrow"])
+async def test_nobody_is_shut_out_of_help(helpful, tab: Tab, axe: str, name: str) -> None:
+    """The form, its answer, and a used-up link with a button."""
+    await look(tab, *LOOKS[name])
+    for kind, step in (
+        ("help", tab.show(f"{helpful.base}/help")),
+        ("asked", tab.script("document.querySelector('input').value = 'nobody'; document.forms[0].submit()")),
+        ("renew", tab.show(f"{helpful.base}/l/{helpful.paid}")),
+    ):
+        await step
+        await tab.until(f"document.querySelector('{'h1' if kind == 'asked' else 'form'}') && document.readyState")
+        if kind == "asked":
+            await tab.until("!document.querySelector('form')")
+        assert await tab.script("document.documentElement.scrollWidth") <= LOOKS[name][0]
+        await tab.script(axe + "; 0")
+        assert json.loads(str(await tab.script(RUN_AXE))) == [], kind
+        if PICTURES:
+            shot = await tab("Page.captureScreenshot", captureBeyondViewport=True, **(await whole_page(tab)))
+            keep(f"{kind}-{name}.png", str(shot["data"]))
+
+
+async def test_one_button_renews_a_used_up_link(helpful, tab: Tab) -> None:
+    await look(tab, *LOOKS["desktop"])
+    await tab.show(f"{helpful.base}/l/{helpful.paid}")
+    await tab.follow("form .button")
+    await tab.until("document.querySelector('h1').innerText == 'Please look into your mailbox'")
+    for _ in range(100):
+        if len(list((helpful.folder.parent / "mails").rglob("*.*"))) >= 2:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("no second mail was sent")

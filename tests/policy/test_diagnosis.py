@@ -156,6 +156,19 @@ def test_what_the_link_itself_refuses_comes_first(standing: LinkNow, side: str, 
     assert not any(other.text == first.text for other in others)
 
 
+def test_a_used_up_link_that_its_buyer_renewed_stands_in_nobodys_way() -> None:
+    events = [
+        *download(60),
+        event("download.denied", 120, reason="limit.downloads"),
+        event("buyer.acted", 180, buyer__action="link.renew", buyer__at="link"),
+        event("link.revoked", 181),
+        event("download.denied", 300, reason="token.revoked"),
+    ]
+    [over, well] = diagnosis([link(used=1, revoked=True, downloads=1)], events, NOW)
+    assert (over.side, over.now, "had it renewed at" in over.text) == ("buyer", False, True)
+    assert "was downloaded completely" in well.text
+
+
 def test_what_the_link_refuses_is_told_once_and_with_its_refusals() -> None:
     refusals = [denied(NOW - MADE + at, Reason.TOKEN_EXPIRED, client__address="2001:db8::1") for at in (5, 6)]
     (found,) = diagnosis([link(expires=NOW)], refusals, NOW + 10)
