@@ -7,8 +7,9 @@ import secrets
 from collections.abc import Sequence
 
 from gateway.front.head import Head
-from gateway.http.forwarded import client_address, network_of
+from gateway.http.forwarded import client_address
 from gateway.policy.model import Address, DownloadRequest, Network
+from gateway.policy.networks import network_of
 from gateway.services.sessions import Sessions
 
 DEVICE_COOKIE = "gw_device"

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from gateway.policy.fronts import Waived, kept
-from gateway.policy.limits import Rate, ValidAfterFirst, charges
+from gateway.policy.limits import Rate, ValidAfterFirst, charges, code_charge
 from gateway.policy.model import (
     Account,
+    Address,
     Allow,
     Claims,
     Decision,
@@ -22,6 +23,7 @@ from gateway.policy.model import (
     Place,
     Plan,
 )
+from gateway.policy.networks import is_near
 from gateway.policy.orders import Holding
 from gateway.policy.reasons import Reason
 from gateway.policy.ruleset import RuleSet, Verdict
@@ -32,7 +34,8 @@ from gateway.policy.standing import Standing
 class Policy:
     """What a decision rests on besides the request. `standing` grows, everything else is replaced as a whole.
 
-    `holding` is None for a token without an order, and for an order that is not in the order book.
+    `holding` is None for a token without an order, and for an order that is not in the order book. `binds`: whether a
+    plan's `bind_ip` is asked, which is not to be where nothing is known of orders.
     """
 
     rules: RuleSet
@@ -40,6 +43,7 @@ class Policy:
     external_hosts: Collection[str] = ()
     holding: Holding | None = None
     waived: Waived = field(default_factory=dict)
+    binds: bool = True
 
 
 HOST_NOT_LISTED = Deny(Reason.TOKEN_CLAIMS, message="The file's host is not in external_hosts of the settings.")
@@ -89,6 +93,8 @@ def _decide(
         return Deny(lost)
     if claims.ip and not any(request.client_address in network for network in claims.ip):
         return Deny(Reason.TOKEN_IP)
+    if plan.bind_ip and policy.binds and (why := far_from_order(policy.holding, request.client_address)):
+        return Deny(Reason.TOKEN_IP, message=why)
     if (
         unfit := unfit_for(claims, file, plan, standing=policy.standing, hosts=policy.external_hosts, now=now)
     ) is not None:
@@ -102,11 +108,12 @@ def _decide(
         return unkept_by(request.front, possible.unkept, verdict)
     return Allow(
         file,
-        charges(possible.limits, device),
+        charges(possible.limits, device) + ((code_charge(device),) if plan.new_device and not device.confirmed else ()),
         expiry_of(claims, plan, policy.standing),
         rate=possible.limits.get(Rate.name),
         limits=limits,
         waived=possible.waived,
+        guests=plan.guests,
         rule=verdict.rule,
         would_deny=verdict.would_deny,
         beside=verdict.beside,
@@ -137,6 +144,18 @@ def lost_by(holding: Holding, file: FileEntry, now: float) -> Reason | None:
         return Reason.TOKEN_REVOKED
     ends = holding.until[file.identity]
     return Reason.TOKEN_EXPIRED if ends is not None and ends <= now else None
+
+
+def far_from_order(holding: Holding | None, client: Address) -> str:
+    """Why a client may not have what only the network of the order may, for programs; "" where it may.
+
+    It says nothing of the address itself. Where nobody knows it, no network is the right one.
+    """
+    if holding is None:
+        return "The link works only in the network that it was ordered from, and no order of it is known."
+    if not holding.address:
+        return "The link works only in the network that it was ordered from, and the shop has not told which that is."
+    return "" if is_near(client, holding.address) else "The link works only in the network that it was ordered from."
 
 
 def unfit_for(

@@ -89,6 +89,7 @@ FIELDS = (
     "plan",
     "limits",
     "limits.waived",
+    "plan.guests",
     "tier",
     "file.key",
     "file.id",

@@ -128,6 +128,11 @@ def waived_of(fields: Mapping[str, str]) -> frozenset[str]:
     return frozenset(fields["limits.waived"].split(",")) if "limits.waived" in fields else frozenset()
 
 
+def guests_of(fields: Mapping[str, str]) -> frozenset[str]:
+    """What its plan asked then that no rule changes (see Plan.guests)."""
+    return frozenset(fields["plan.guests"].split(",")) if "plan.guests" in fields else frozenset()
+
+
 def place_of(fields: Mapping[str, str]) -> Place:
     """What the geo databases said then."""
     return _place(*[fields.get(name, "") for name in _PLACE]) if "geo.version" in fields else Place()
