@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gateway.backends.redis_control import RedisControl
 from gateway.backends.redis_events import RedisEventLog
 from gateway.backends.redis_shards import RedisShards
-from gateway.bootstrap.orders import Orders, open_orders
+from gateway.bootstrap.orders import Orders, open_codes, open_orders
 from gateway.bootstrap.origin import open_store
 from gateway.bootstrap.policy import open_policy
 from gateway.bootstrap.redis import open_journal, open_ledger, open_redis, open_sums
@@ -17,6 +17,7 @@ from gateway.bootstrap.told import Told
 from gateway.ports import EventLog, Ledger, SumMemory
 from gateway.services import shelf
 from gateway.services.agreement import Agreement
+from gateway.services.codes import Codes
 from gateway.services.control import Control
 from gateway.services.fulfilment import Assortment
 from gateway.services.gatekeeper import Gatekeeper
@@ -40,6 +41,7 @@ class Services:
     settlement: Settlement
     sums: SumMemory
     orders: Orders | None
+    codes: Codes
     upkeep: Callable[[], Upkeep]
 
 
@@ -82,6 +84,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             orders = await closing.enter_async_context(
                 open_orders(settings, wire, assortment=assortment, settlement=settlement, events=events)
             )
+        codes = await closing.enter_async_context(open_codes(settings, wire, orders))
         grounds = Grounds(
             keys=settings.key_set(),
             issuer=settings.issuer,
@@ -112,7 +115,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             shards=settings.shards,
             lease=lease,
             keep_events=settings.events.keep,
-            agree=Agreement(ledger, journal, gatekeeper.agreed),
+            agree=Agreement(ledger, journal, gatekeeper.agreed, codes.agreed),
             on_ledger=lambda wrong: told.ledger(
                 wrong, settings.when_redis_is_down == "allow" and not (journal and journal.trouble)
             ),
@@ -139,6 +142,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             settlement,
             await closing.enter_async_context(open_sums(settings, wire)),
             orders,
+            codes,
             lambda: Upkeep.of(journal, shards, control.standing),
         )
 

@@ -36,7 +36,11 @@ class Entry:
 
     def findings(self, now: float, *, used: bool) -> list[Finding]:
         """See policy.order_diagnosis. `now` in Unix seconds."""
-        mails = [MailNow(mail.state, mail.attempts, mail.answer, mail.created_at) for mail in self.mails]
+        mails = [
+            MailNow(mail.state, mail.attempts, mail.answer, mail.created_at)
+            for mail in self.mails
+            if mail.purpose == "links"
+        ]
         return order_findings(
             self.order, mails, self.catalogue, needs_confirmation=self.needs_confirmation, used=used, now=now
         )
@@ -55,7 +59,8 @@ class Entry:
         for each in self.changed:
             yield f"  {each.sold.file.recorded}: {each.state} in the bucket since it was sold"
         for mail in self.mails:
-            yield f"  mail of {rfc3339(mail.created_at)[:19]}Z: {mail.state} {mail.answer}".rstrip()
+            what = "mail" if mail.purpose == "links" else f"mail with a {mail.purpose}"
+            yield f"  {what} of {rfc3339(mail.created_at)[:19]}Z: {mail.state} {mail.answer}".rstrip()
 
     def _state(self, line_id: str, granted: Container[str]) -> str:
         taken = self.order.taken_back(line_id).replace("_", " ")
@@ -91,7 +96,13 @@ class Entry:
                 for line in order.lines.value
             ],
             "mails": [
-                {"id": mail.mail_id, "state": mail.state, "attempts": mail.attempts, "answer": mail.answer}
+                {
+                    "id": mail.mail_id,
+                    "purpose": mail.purpose,
+                    "state": mail.state,
+                    "attempts": mail.attempts,
+                    "answer": mail.answer,
+                }
                 for mail in self.mails
             ],
             "changed_files": [{"file": each.sold.file.recorded, "state": each.state} for each in self.changed],

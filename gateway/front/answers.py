@@ -12,8 +12,9 @@ from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from gateway.bootstrap.mail import read_brand
+from gateway.front.code_page import CodePage, CodeState
 from gateway.front.head import Head
-from gateway.front.intake import DEVICE_COOKIE, DEVICE_COOKIE_AGE
+from gateway.front.intake import DEVICE_COOKIE, DEVICE_COOKIE_AGE, KNOWN_COOKIE
 from gateway.front.link_page import LinkPage
 from gateway.front.pages import Pages
 from gateway.front.plain import NOT_MODIFIED, Answer
@@ -29,6 +30,7 @@ from gateway.settings import Settings
 from gateway.settings_accounts import AccountsSettings
 from gateway.store_ports import ObjectStore
 
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 SECRET_HEADER = "X-Gateway-Secret"  # noqa: S105  the name of a header
 SAFE = {
     "Cache-Control": "private, no-store",
@@ -44,7 +46,7 @@ class DoorSettings:
 
     `repeat_window` in seconds: so long a file that was just had may be had again for nothing. `redirect`: the location
     of nginx in which it moves the bytes itself, None where it does not. `secret`: what a proxy shows to be told where
-    bytes lie, None where none is.
+    bytes lie, None where none is. `mails`: whether orders have mails, so that codes can be sent.
     """
 
     trusted_proxies: Sequence[Network]
@@ -55,6 +57,7 @@ class DoorSettings:
     redirect: str | None = None
     secret: str | None = field(default=None, repr=False)
     sessions: Sessions | None = None
+    mails: bool = False
 
     def tells(self, head: Head) -> bool:
         """Whether who asks may be told where bytes lie.
@@ -80,6 +83,7 @@ def door_settings(settings: Settings) -> DoorSettings:
         redirect=settings.doors.nginx.redirect,
         secret=secret.get_secret_value() if (secret := settings.doors.secret) else None,
         sessions=None if (accounts := settings.accounts) is None else open_sessions(accounts),
+        mails=settings.has_orders and settings.mail is not None,
     )
 
 
@@ -91,10 +95,19 @@ def open_sessions(accounts: AccountsSettings) -> Sessions:
 class Answers:
     """Words and headers of one door."""
 
-    def __init__(self, settings: DoorSettings, *, store: ObjectStore, ledger: Ledger, archives: bool = True) -> None:
-        """`archives`: whether this door also gives all files of a link as one ZIP."""
+    def __init__(
+        self,
+        settings: DoorSettings,
+        *,
+        store: ObjectStore,
+        ledger: Ledger,
+        archives: bool = True,
+        forms: bool = True,
+    ) -> None:
+        """`archives`: whether this door also gives all files of a link as one ZIP; `forms`: whether it takes POSTs."""
         self._settings = settings
         self._pages = Pages(brand=settings.brand)
+        self._code_pages = CodePage(self._pages, settings.prefix, mails=settings.mails and forms)
         self._link_pages = LinkPage(
             self._pages,
             prefix=settings.prefix,
@@ -122,12 +135,12 @@ class Answers:
         """The header that names the device, where the request did not."""
         if asked.offered_cookie is None:
             return {}
+        return {"Set-Cookie": self._cookie(DEVICE_COOKIE, asked.offered_cookie)}
+
+    def _cookie(self, name: str, value: str) -> str:
         secure = "; Secure" if self._settings.secure_cookie else ""
-        value = (
-            f"{DEVICE_COOKIE}={asked.offered_cookie}; Path={self._settings.prefix or '/'}; Max-Age={DEVICE_COOKIE_AGE}"
-            f"; HttpOnly; SameSite=Lax{secure}"
-        )
-        return {"Set-Cookie": value}
+        path = self._settings.prefix or "/"
+        return f"{name}={value}; Path={path}; Max-Age={DEVICE_COOKIE_AGE}; HttpOnly; SameSite=Lax{secure}"
 
     async def link_page(self, head: Head, asked: DownloadRequest, opened: Opened) -> Answer | None:
         """What a link leads to; None where every file of the link is used up."""
@@ -137,8 +150,19 @@ class Answers:
 
     def refusal(self, head: Head, request_id: str, deny: Deny) -> Answer:
         """No, and why: a page for browsers, a problem (RFC 9457) for others."""
+        if deny.reason is Reason.DEVICE_CODE and wants_html(head.headers.get("Accept")):
+            return self.code_page(head, request_id, CodeState("needed"))
         more = {} if deny.retry_after is None else {"Retry-After": str(deny.retry_after)}
         return self.explained(head, request_id, deny.reason.text, deny.reason.status, deny=deny, more=more)
+
+    def code_page(self, head: Head, request_id: str, state: CodeState, more: Mapping[str, str] = _NOTHING) -> Answer:
+        """The page on which a new device asks for a code, and enters it."""
+        headers = {**SAFE, "X-Request-Id": request_id, "Vary": "Accept, Accept-Language", **more}
+        return self._code_pages.answer(head, request_id, state, self._language(head), headers)
+
+    def known_cookie(self, value: str) -> str:
+        """The header's value that has a device show for which links it has entered a code."""
+        return self._cookie(KNOWN_COOKIE, value)
 
     def explained(
         self,
@@ -150,7 +174,7 @@ class Answers:
         deny: Deny | None = None,
         detail: str | None = None,
         words: str | None = None,
-        more: Mapping[str, str] = MappingProxyType({}),
+        more: Mapping[str, str] = _NOTHING,
     ) -> Answer:
         """The same for what is not the policy's to refuse; `detail` is told to programs; `words` is the
         reason that it is explained like, where that is another one.

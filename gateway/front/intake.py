@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from gateway.front.head import Head
 from gateway.http.forwarded import client_address
+from gateway.policy.device import KNOWN_MAX
 from gateway.policy.model import Address, DownloadRequest, Network
 from gateway.policy.networks import network_of
 from gateway.services.sessions import Sessions
@@ -15,8 +16,10 @@ from gateway.services.sessions import Sessions
 DEVICE_COOKIE = "gw_device"
 DEVICE_COOKIE_AGE = 365 * 86_400
 DEVICE_COOKIE_BYTES = 16
+KNOWN_COOKIE = "gw_known"
 
 _COOKIE = re.compile(rf"(?:^|;[ \t]*){DEVICE_COOKIE}=([A-Za-z0-9_-]{{22}})(?=;|$)")
+_KNOWN = re.compile(rf"(?:^|;[ \t]*){KNOWN_COOKIE}=([0-9a-f]{{44}}(?:\.[0-9a-f]{{44}}){{0,{KNOWN_MAX - 1}}})(?=;|$)")
 _CLIENT_HINTS = ("Sec-CH-UA", "Sec-CH-UA-Mobile", "Sec-CH-UA-Platform")
 _CAMPAIGN_MAX = 256
 
@@ -48,6 +51,7 @@ def read_request(
         return None
     cookies = head.header("Cookie")
     cookie = _COOKIE.search(cookies or "")
+    known = _KNOWN.search(cookies or "")
     session = None if sessions is None else sessions.read(cookies)
     return DownloadRequest(
         request_id=request_id,
@@ -67,6 +71,7 @@ def read_request(
         client_hints="\n".join(head.header(name) or "" for name in _CLIENT_HINTS),
         device_cookie=cookie[1] if cookie else None,
         offered_cookie=None if cookie else secrets.token_urlsafe(DEVICE_COOKIE_BYTES),
+        known_cookie=known[1] if known else None,
         view=head.query.get("view") == "1",
         campaign="&".join(f"{k}={v}" for k, v in head.query.items() if k.startswith("utm_"))[:_CAMPAIGN_MAX],
         front=front,

@@ -71,6 +71,7 @@ FIELDS = (
     "line.id",
     "line.title",
     "mail.id",
+    "mail.purpose",
     "mail.attempt",
     "mail.answer",
     "webhook.host",

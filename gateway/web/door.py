@@ -22,6 +22,7 @@ from gateway.front.addresses import (
 )
 from gateway.front.answers import Answers, DoorSettings
 from gateway.front.auth import Auth
+from gateway.front.codes import CodeActs
 from gateway.front.handing import Handing
 from gateway.front.head import Head
 from gateway.front.intake import read_request
@@ -88,7 +89,8 @@ class Door:
             settlement=self._settlement,
             sums=services.sums,
         )
-        self._acts: Acts = {}
+        codes = CodeActs(self._gatekeeper, services.codes, self._answers, prefix=settings.prefix)
+        self._acts: Acts = {**codes.acts}
         self._archives = ArchiveAnswer(zipping, self._sending, refuse=self._refusal, device=self._answers.device_cookie)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
