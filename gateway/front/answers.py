@@ -150,9 +150,9 @@ class Answers:
 
     def refusal(self, head: Head, request_id: str, deny: Deny) -> Answer:
         """No, and why: a page for browsers, a problem (RFC 9457) for others."""
-        if deny.reason is Reason.DEVICE_CODE and wants_html(head.headers.get("Accept")):
-            return self.code_page(head, request_id, CodeState("needed"))
         more = {} if deny.retry_after is None else {"Retry-After": str(deny.retry_after)}
+        if deny.reason is Reason.DEVICE_CODE and wants_html(head.headers.get("Accept")):
+            return self.code_page(head, request_id, CodeState("needed"), more)
         return self.explained(head, request_id, deny.reason.text, deny.reason.status, deny=deny, more=more)
 
     def code_page(self, head: Head, request_id: str, state: CodeState, more: Mapping[str, str] = _NOTHING) -> Answer:
