@@ -106,9 +106,10 @@ def _decide(
     possible = kept(limits, request.front, policy.waived)
     if possible.unkept:
         return unkept_by(request.front, possible.unkept, verdict)
+    code = (code_charge(device),) if plan.new_device and not device.confirmed else ()
     return Allow(
         file,
-        charges(possible.limits, device) + ((code_charge(device),) if plan.new_device and not device.confirmed else ()),
+        charges(possible.limits, device) + code,
         expiry_of(claims, plan, policy.standing),
         rate=possible.limits.get(Rate.name),
         limits=limits,

@@ -120,7 +120,7 @@ async def shop(open_gateway: Any, tmp_path: Path) -> AsyncIterator[Shop]:
 
 
 @asynccontextmanager
-async def opened(open_gateway: Any, folder: Path) -> AsyncIterator[Shop]:
+async def opened(open_gateway: Any, folder: Path, doors: str = "") -> AsyncIterator[Shop]:
     loop, inbox = asyncio.get_running_loop(), Inbox()
     server = await loop.create_server(lambda: SMTP(inbox, hostname="mx", loop=loop), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -130,7 +130,7 @@ async def opened(open_gateway: Any, folder: Path) -> AsyncIterator[Shop]:
     await book.open()
     async with book.change("main-1") as draft:
         draft.order = ORDER
-    async with open_gateway(more) as gateway:
+    async with open_gateway(more + doors) as gateway:
         gateway.file("a.bin", SIZE)
         await gateway.rules(RULES)
         background = web.AppRunner(await build_background(load(folder / "gateway.yaml", {}), WorkerStatus()))
@@ -334,3 +334,18 @@ async def test_a_plan_that_binds_is_closed_where_nobody_knows_the_order(shop: Sh
     token = shop.token(plan="home")
     problem = await person.ask("GET", f"/d/{token}", headers={"Accept": "application/json"})
     assert (problem.status, "has not told" in (await problem.json())["detail"]) == (403, True)
+
+
+async def test_behind_a_proxy_that_asks_the_form_leads_to_the_listener(open_gateway: Any, tmp_path: Path) -> None:
+    secret = "0123456789abcdef-for-tests"
+    async with opened(open_gateway, tmp_path, f"doors: {{secret: {secret}}}\n") as shop:
+        token, second = shop.token(), shop.person(2)
+        told = {"X-Gateway-Secret": secret, "X-Forwarded-Method": "GET", "X-Forwarded-Uri": f"/d/{token}/1/a.bin"}
+        assert (await shop.person(1).ask("GET", "/auth", headers=told)).status == 200
+        refused = await second.ask("GET", "/auth", headers=told)
+        assert (refused.status, f'action="/l/{token}"' in await refused.text()) == (401, True)
+        again = await second.ask("GET", "/auth/refused", headers={**told, "X-Gateway-Reason": "device.code"})
+        assert (again.status, f'action="/l/{token}"' in await again.text()) == (401, True)
+        await second.send_code(token)
+        assert (await second.enter(token, await shop.inbox.code())).status == 303
+        assert (await second.ask("GET", "/auth", headers=told)).status == 200
