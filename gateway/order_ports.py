@@ -10,6 +10,10 @@ from typing import Literal, Protocol
 from gateway.policy.orders import Order
 
 Fields = Mapping[str, str]
+Purpose = Literal["links", "code"]
+"""`links`: the order's links; `code`: a one-time code for a new device (see services.codes)."""
+CODE_SECONDS = 600
+"""So long a code is good for; a mail that could not be sent until then is not sent any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ class Mail:
 
     mail_id: str
     order_id: str
-    purpose: Literal["links"]
+    purpose: Purpose
     number: int
     to: str = field(repr=False)
     language: str

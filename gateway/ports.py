@@ -133,6 +133,22 @@ class Summed:
     crc32: int = 0
 
 
+class CodeStore(Protocol):
+    """One-time codes of devices, hashed, until they are used or end. `device` is an opaque name of one.
+
+    Every call raises LedgerDown.
+    """
+
+    async def put(self, shard: int, token_key: str, device: str, hashed: str) -> bool:
+        """Keep the device's code in place of the one before; False where too many were made of late."""
+
+    async def take_try(self, shard: int, token_key: str, device: str) -> tuple[str, int] | None:
+        """Count a try: the hashed code, and how many tries are left after this one. None: no code, or no try left."""
+
+    async def spend(self, shard: int, token_key: str, device: str, hashed: str) -> bool:
+        """Forget this code; False where somebody else has done so, or another one is there."""
+
+
 class SumMemory(Protocol):
     """Checksums of what was sent, kept for a while for every worker: with them a broken archive can be resumed."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Literal, cast
+from typing import cast
 
 from sqlalchemy import Row
 
 from gateway.backends.order_documents import write_order
-from gateway.order_ports import Mail
+from gateway.order_ports import Mail, Purpose
 from gateway.policy.orders import Order
 
 TEXT_MAX = 500
@@ -56,7 +56,7 @@ def mail_of(row: Row[tuple[object, ...]]) -> Mail:
     return Mail(
         mail_id=row.mail_id,
         order_id=row.order_id,
-        purpose=cast(Literal["links"], row.purpose),
+        purpose=cast(Purpose, row.purpose),
         number=row.number,
         to=row.recipient,
         language=row.language,

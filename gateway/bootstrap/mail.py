@@ -57,8 +57,12 @@ def open_postman(settings: Settings) -> Postman:
     return MaildirPostman(section.server) if isinstance(section.server, Path) else SmtpPostman(section)
 
 
-def open_writer(settings: Settings, rules: Callable[[], RuleSet] | None = None) -> Writer:
-    """Writes the settings' mails; without `rules`, by those that are in the file now. Raises SettingsError."""
+def open_writer(
+    settings: Settings, rules: Callable[[], RuleSet] | None = None, code: Callable[[str], str] = lambda _: "000000"
+) -> Writer:
+    """Writes the settings' mails; without `rules`, by those that are in the file now. `code` is that of a mail's id; a
+    mail that is only looked at needs none of its own. Raises SettingsError.
+    """
     addressing = Addressing(
         settings.key_set(),
         settings.issuer,
@@ -71,14 +75,17 @@ def open_writer(settings: Settings, rules: Callable[[], RuleSet] | None = None) 
         Composer(),
         read_brand(settings),
         mail_settings(settings),
+        code=code,
         addresses=lambda order: addressing.of(order, now_ms() // 1000),
         clock=now_ms,
     )
 
 
-def open_mailing(settings: Settings, book: OrderBook, rules: Callable[[], RuleSet]) -> Mailing:
+def open_mailing(
+    settings: Settings, book: OrderBook, rules: Callable[[], RuleSet], code: Callable[[str], str]
+) -> Mailing:
     """Sends what the book has queued. Raises SettingsError."""
-    writer = open_writer(settings, rules)
+    writer = open_writer(settings, rules, code)
     return Mailing(book, open_postman(settings), writer.compose, sender=writer.sender, holding=holding_of(settings))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from gateway.backends.redis_bell import RedisBell
 from gateway.backends.redis_client import Wire
+from gateway.backends.redis_codes import RedisCodes
 from gateway.backends.redis_links import RedisLinks
 from gateway.bootstrap.files import read_products, read_rules
 from gateway.bootstrap.origin import open_store
@@ -16,6 +17,7 @@ from gateway.errors import SettingsError
 from gateway.order_ports import OrderBell, OrderBook
 from gateway.ports import EventLog
 from gateway.services import shelf
+from gateway.services.codes import Codes
 from gateway.services.fulfilment import Assortment, Fulfilment, Terms
 from gateway.services.holdings import Holdings
 from gateway.services.intake import Intake, Source
@@ -87,6 +89,17 @@ async def open_orders(
         finally:
             await relay.stop()
             await holdings.stop()
+
+
+@asynccontextmanager
+async def open_codes(settings: Settings, wire: Wire, orders: Orders | None) -> AsyncIterator[Codes]:
+    """Makes and takes one-time codes; without orders or a mail server none is sent."""
+    send = orders.fulfilment.mail_code if orders is not None and settings.mail is not None else None
+    codes = Codes(RedisCodes(wire), settings.shards, send)
+    try:
+        yield codes
+    finally:
+        await codes.drain()
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from gateway.backends.redis_control import RedisControl
 from gateway.backends.redis_events import RedisEventLog
 from gateway.backends.redis_shards import RedisShards
 from gateway.bootstrap.accounts import Accounts, open_accounts
-from gateway.bootstrap.orders import Orders, open_orders
+from gateway.bootstrap.orders import Orders, open_codes, open_orders
 from gateway.bootstrap.origin import open_store
 from gateway.bootstrap.policy import open_policy
 from gateway.bootstrap.redis import open_journal, open_ledger, open_redis, open_sums
@@ -19,6 +19,7 @@ from gateway.bootstrap.told import Told
 from gateway.ports import EventLog, Ledger, SumMemory
 from gateway.services import shelf
 from gateway.services.agreement import Agreement
+from gateway.services.codes import Codes
 from gateway.services.control import Control
 from gateway.services.fulfilment import Assortment
 from gateway.services.gatekeeper import Gatekeeper
@@ -49,6 +50,7 @@ class Services:
     renewing: Renewing | None
     self_service: SelfService | None
     throttle: Throttle
+    codes: Codes
     upkeep: Callable[[], Upkeep]
 
 
@@ -97,6 +99,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
         buyers = await closing.enter_async_context(
             open_buyers(settings, wire, orders, counting, rules=lambda: policy.rules.current, count=told.helped)
         )
+        codes = await closing.enter_async_context(open_codes(settings, wire, orders))
         grounds = Grounds(
             keys=settings.key_set(),
             issuer=settings.issuer,
@@ -129,7 +132,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             shards=settings.shards,
             lease=lease,
             keep_events=settings.events.keep,
-            agree=Agreement(ledger, journal, gatekeeper.agreed),
+            agree=Agreement(ledger, journal, gatekeeper.agreed, codes.agreed),
             on_ledger=lambda wrong: told.ledger(
                 wrong, settings.when_redis_is_down == "allow" and not (journal and journal.trouble)
             ),
@@ -160,6 +163,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             buyers.renewing,
             buyers.self_service,
             throttle,
+            codes,
             lambda: Upkeep.of(journal, shards, control.standing),
         )
 

@@ -26,17 +26,19 @@ async def open_background(
     settings: Settings,
     orders: Orders | None,
     *,
+    code: Callable[[str], str],
     on_state: Callable[[str, str], None],
     count_webhook: Callable[[str], None],
 ) -> AsyncIterator[Background]:
-    """All that the settings give to do, begun. `on_state`: see Background; `count_webhook`: see services.webhooks.
+    """All that the settings give to do, begun. `on_state`: see Background; `count_webhook`: see services.webhooks;
+    `code`: that of a mail (see services.codes).
 
     Raises SettingsError.
     """
     if not settings.has_background:
         raise SettingsError("neither orders: nor webhooks: is set, so nothing is to be done in the background")
     async with AsyncExitStack() as closing:
-        work = {} if orders is None else _of_orders(settings, orders)
+        work = {} if orders is None else _of_orders(settings, orders, code)
         bell: OrderBell | None = None if orders is None else orders.bell
         if settings.webhooks or bell is None:
             # A connection of its own: many events on their way to a slow endpoint keep no order waiting.
@@ -52,10 +54,10 @@ async def open_background(
         yield background
 
 
-def _of_orders(settings: Settings, orders: Orders) -> dict[str, tuple[Step, int]]:
+def _of_orders(settings: Settings, orders: Orders, code: Callable[[str], str]) -> dict[str, tuple[Step, int]]:
     work: dict[str, tuple[Step, int]] = {"orders": (orders.fulfilment.work, ORDERS_AT_ONCE)}
     if settings.mail is not None:
         from gateway.bootstrap.mail import open_mailing  # noqa: PLC0415  templates and pictures are slow to import
 
-        work["mails"] = (open_mailing(settings, orders.book, orders.assortment.rules).work, MAILS_AT_ONCE)
+        work["mails"] = (open_mailing(settings, orders.book, orders.assortment.rules, code).work, MAILS_AT_ONCE)
     return work

@@ -26,6 +26,7 @@ from gateway.bootstrap.origin import open_store, stored
 from gateway.cli import doctor_freeze
 from gateway.cli.doctor_accounts import account_checks
 from gateway.cli.doctor_orders import order_checks
+from gateway.cli.named import lacking_in
 from gateway.cli.output import utc
 from gateway.errors import FileMissing, GatewayError, LedgerDown, OriginError, SettingsError
 from gateway.policy.checkup import (
@@ -43,6 +44,7 @@ from gateway.policy.checkup import (
     of_redis,
     of_shards,
 )
+from gateway.policy.guests import unmet
 from gateway.policy.model import ByteRange
 from gateway.policy.reach import unreached
 from gateway.policy.rollback import Return
@@ -290,6 +292,9 @@ class Checks:
             said = f"; rules that are never reached: {idle}, see `gateway rules check`" if idle else ""
             text = f"{self._settings.rules} can be read, version {rules.version}{said}"
             report(Line("warn" if idle else "ok", "rules", text))
+            for plan in rules.plans.values():
+                for name, comes in unmet(plan, lacking_in(self._settings)):
+                    report(Line("warn", "rules", f"plan {plan.name}: {name} {comes}; set it, or take {name} out"))
 
     async def _doors(self, report: Report) -> None:
         try:

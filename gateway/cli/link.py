@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.cli.link_orders import extend, revoke
-from gateway.cli.named import links_of, links_strictly, named, one_of, plans, recorded, which
+from gateway.cli.named import lacking_in, links_of, links_strictly, named, one_of, plans, recorded, which
 from gateway.cli.options import WithNames, config_option, duration, json_option, limit_options, networks
 from gateway.cli.output import print_json, print_line, utc, visible, with_tools
 from gateway.errors import GatewayError
 from gateway.policy.claims import write_claims
 from gateway.policy.decide import limits_of
 from gateway.policy.fronts import asks_beyond
+from gateway.policy.guests import unmet, unmet_by
 from gateway.policy.limits import BY_NAME
 from gateway.policy.model import FileEntry, Limits, Network
 from gateway.policy.standing import Standing
@@ -99,7 +100,7 @@ def create(  # noqa: PLR0913, PLR0917  # one parameter per option
             claims = desk.draft(asked)
         except Refused as refused:
             raise GatewayError(f"--{refused.member.replace('_', '-')}{refused.why}") from None
-        for note in _beyond_doors(claims, settings):
+        for note in _notes(claims, settings):
             click.echo(visible(note), err=True)
         token = await desk.create(claims, recorded(settings, tools, "link.create", claims))
         return f"{settings.base_url}/l/{token}", claims
@@ -111,13 +112,15 @@ def create(  # noqa: PLR0913, PLR0917  # one parameter per option
         print(address, flush=True)
 
 
-def _beyond_doors(claims: Claims, settings: Settings) -> Iterator[str]:
-    """What the front doors of the settings will refuse it for, whatever rules add."""
-    refused = settings.doors.refused
-    if refused:
-        for door, names in asks_beyond(limits_of(claims, plans(settings)(claims), Standing()), refused):
-            what = " and ".join(names)
-            yield f"Note: the door {door} refuses this link, for it cannot keep {what}; see `gateway doors`."
+def _notes(claims: Claims, settings: Settings) -> Iterator[str]:
+    """What it will be refused for, whatever rules add."""
+    plan = plans(settings)(claims)
+    for door, names in asks_beyond(limits_of(claims, plan, Standing()), settings.doors.refused):
+        what = " and ".join(names)
+        yield f"Note: the door {door} refuses this link, for it cannot keep {what}; see `gateway doors`."
+    unmet_there = [f"plan {plan.name}: {name} {why}" for name, why in unmet(plan, lacking_in(settings))]
+    for why in unmet_there or unmet_by(plan, claims.order_id):
+        yield f"Note: {why}."
 
 
 @link.command(epilog="Example: gateway link show --order 10001")

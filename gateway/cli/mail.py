@@ -127,7 +127,8 @@ async def _letter(settings: Settings, writer: Writer, name: str) -> Letter:
     async with open_book(settings) as book:
         order = await _order(book, name)
         made = Mail("preview", order.order_id, "links", 0, "", order.buyer.value.language, 0)
-        last = ([made, *await book.mails(order.order_id)])[-1]
+        mails = await book.mails(order.order_id)
+        last = [made, *(mail for mail in mails if mail.purpose == "links")][-1]
     to = order.email or last.to or "buyer@example.com"
     try:
         return writer.letter(order, replace(last, to=to))

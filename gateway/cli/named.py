@@ -80,6 +80,12 @@ def plans(settings: Settings) -> Callable[[Claims], Plan]:
     return plan
 
 
+def lacking_in(settings: Settings) -> frozenset[str]:
+    """What plans for guests rest on and these settings have not (see policy.guests)."""
+    there = {"orders": settings.has_orders, "mail": settings.mail is not None}
+    return frozenset(name for name, is_there in there.items() if not is_there)
+
+
 def links_of(settings: Settings, tools: Tools) -> LinkDesk:
     """What shows and changes links; where the rules file is wrong, without plans, and with a warning."""
     from gateway.bootstrap.links import open_links  # noqa: PLC0415  `gateway --help` does without

@@ -133,7 +133,8 @@ def told(step: Mapping[str, str]) -> str:
     if "line.id" in step:
         parts.append(f"line {step['line.id']} {step.get('line.title', '')}".strip())
     if step.get("type", "").startswith("mail."):
-        parts.append(step.get("mail.answer") or step.get("reason", ""))
+        kind = "code" if step.get("mail.purpose") == "code" else ""
+        parts += [part for part in (kind, step.get("mail.answer") or step.get("reason", "")) if part]
     parts += [part for part in (_bytes(step), _duration(step), _origin(step), _result(step), _scanner(step)) if part]
     return "  ".join(parts)
 

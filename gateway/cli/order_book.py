@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gateway.policy.diagnosis import Finding
     from gateway.policy.orders import Order
     from gateway.policy.products import Catalogue
+    from gateway.policy.ruleset import RuleSet
     from gateway.services.shelf import Changed
 
 
@@ -33,12 +34,23 @@ class Entry:
     catalogue: Catalogue | None
     changed: Sequence[Changed]
     needs_confirmation: bool
+    guests: Collection[str]
 
     def findings(self, now: float, *, used: bool) -> list[Finding]:
         """See policy.order_diagnosis. `now` in Unix seconds."""
-        mails = [MailNow(mail.state, mail.attempts, mail.answer, mail.created_at) for mail in self.mails]
+        mails = [
+            MailNow(mail.state, mail.attempts, mail.answer, mail.created_at)
+            for mail in self.mails
+            if mail.purpose == "links"
+        ]
         return order_findings(
-            self.order, mails, self.catalogue, needs_confirmation=self.needs_confirmation, used=used, now=now
+            self.order,
+            mails,
+            self.catalogue,
+            needs_confirmation=self.needs_confirmation,
+            used=used,
+            now=now,
+            guests=self.guests,
         )
 
     def lines(self) -> Iterator[str]:
@@ -55,7 +67,8 @@ class Entry:
         for each in self.changed:
             yield f"  {each.sold.file.recorded}: {each.state} in the bucket since it was sold"
         for mail in self.mails:
-            yield f"  mail of {rfc3339(mail.created_at)[:19]}Z: {mail.state} {mail.answer}".rstrip()
+            what = "mail" if mail.purpose == "links" else f"mail with a {mail.purpose}"
+            yield f"  {what} of {rfc3339(mail.created_at)[:19]}Z: {mail.state} {mail.answer}".rstrip()
 
     def _state(self, line_id: str, granted: Container[str]) -> str:
         taken = self.order.taken_back(line_id).replace("_", " ")
@@ -91,11 +104,23 @@ class Entry:
                 for line in order.lines.value
             ],
             "mails": [
-                {"id": mail.mail_id, "state": mail.state, "attempts": mail.attempts, "answer": mail.answer}
+                {
+                    "id": mail.mail_id,
+                    "purpose": mail.purpose,
+                    "state": mail.state,
+                    "attempts": mail.attempts,
+                    "answer": mail.answer,
+                }
                 for mail in self.mails
             ],
             "changed_files": [{"file": each.sold.file.recorded, "state": each.state} for each in self.changed],
         }
+
+
+def guests_of(order: Order, rules: RuleSet) -> set[str]:
+    """What the plans of its links ask of guests."""
+    plans = (rules.plans.get(link.plan or rules.default_plan or "") for link in order.links)
+    return {name for plan in plans if plan is not None for name in plan.guests}
 
 
 def book_entry(config: Path | None, name: str) -> Entry | None:
@@ -122,12 +147,15 @@ def book_entry(config: Path | None, name: str) -> Entry | None:
             finally:
                 await store.close()
             confirmed = any(shop.name == order.shop and shop.require_confirmation for shop in settings.shops)
+            guests: set[str] = set()
             try:
-                catalogue = read_products(settings, read_rules(settings))
+                rules = read_rules(settings)
+                guests = guests_of(order, rules)
+                catalogue = read_products(settings, rules)
             except SettingsError as error:
                 # The gateway goes on with its last good files; support must see the order just then, too.
                 click.echo(f"Note: products and rules cannot be read: {str(error).splitlines()[0]}", err=True)
                 catalogue = None
-            return Entry(order, await book.mails(order.order_id), catalogue, changed, confirmed)
+            return Entry(order, await book.mails(order.order_id), catalogue, changed, confirmed, guests)
 
     return asyncio.run(look())

@@ -17,10 +17,12 @@ from pydantic import ValidationError
 
 from gateway.bootstrap.files import databases_of, examine_rules
 from gateway.cli.excerpt import excerpt
+from gateway.cli.named import lacking_in
 from gateway.cli.options import DEFAULT_CONFIG, config_option, duration, json_option
 from gateway.cli.output import print_json, print_line, read_settings
 from gateway.document import Mistake, Mistakes, Node, plain
 from gateway.policy.fronts import Refused
+from gateway.policy.guests import NEEDED
 from gateway.policy.rules_advice import Seen, advice
 from gateway.settings import PREFIX
 from gateway.settings_file import read_file
@@ -56,14 +58,14 @@ def check(file: Path | None, strict: bool, observe_max: int, config: Path | None
     A test beside it that fails is a mistake too. Nothing is changed. Exit 1 where there are mistakes; with warnings
     alone 0.
     """
-    path, databases, refused, without = _wanted(file, config)
+    path, databases, refused, lacking, without = _wanted(file, config)
     seen = examine_rules(path, databases)
     warnings: Sequence[Mistake] = ()
     if seen.rules is not None and seen.tree is not None:
         missing = seen.needs if databases is None else {}
         warnings = advice(
             seen.rules,
-            Seen(seen.tree, seen.lists, seen.used, missing, time.time(), seen.modified, observe_max, refused),
+            Seen(seen.tree, seen.lists, seen.used, missing, time.time(), seen.modified, observe_max, refused, lacking),
         )
     mistakes, warnings = (
         sorted(each, key=lambda one: (one.file != str(path), one)) for each in (seen.mistakes, warnings)
@@ -85,30 +87,35 @@ def check(file: Path | None, strict: bool, observe_max: int, config: Path | None
     return int(seen.rules is None or (strict and bool(warnings)))
 
 
-def _wanted(file: Path | None, config: Path | None) -> tuple[Path, Collection[str] | None, Refused, str | None]:
+def _wanted(
+    file: Path | None, config: Path | None
+) -> tuple[Path, Collection[str] | None, Refused, Collection[str], str | None]:
     """The file to check; the databases that the settings name, None where there are no settings; what their front doors
-    refuse; and what is then to be said.
+    refuse; what plans for guests lack in them; and what is then to be said.
     """
     if file is None:
         settings = read_settings(config)
         if settings.rules is None:
             raise click.UsageError("the settings name no rules file; name one: gateway rules check FILE")
-        return settings.rules, databases_of(settings), settings.doors.refused, None
+        return settings.rules, databases_of(settings), settings.doors.refused, lacking_in(settings), None
     given = {name for name in _DATABASES if os.environ.get(f"{PREFIX}GEO__{name.upper()}")}
     if config is None and not DEFAULT_CONFIG.exists():
         if given:
-            return file, given, {}, None
+            return file, given, {}, (), None
         said = f"Checked without settings: there is no {DEFAULT_CONFIG} here; name them with --config."
-        return file, None, {}, said
+        return file, None, {}, (), said
     # Of the settings only these names are wanted: whoever checks a file need not have their secrets.
     mistakes = Mistakes()
     tree = read_file(config or DEFAULT_CONFIG, mistakes)
     if tree is None or not isinstance(tree.value, dict):
-        return file, None, {}, f"Checked without settings: {mistakes.found[0]}"
+        return file, None, {}, (), f"Checked without settings: {mistakes.found[0]}"
     geo = tree.value.get("geo")
     named = geo.value if geo is not None and isinstance(geo.value, dict) else {}
     databases = given | {name for name in _DATABASES if name in named and named[name].value is not None}
-    return file, databases, _refused(tree.value.get("doors")), None
+    sections = {name for name in (*NEEDED, "shops") if name in tree.value or os.environ.get(f"{PREFIX}{name.upper()}")}
+    sections |= {name for name in NEEDED if any(each.startswith(f"{PREFIX}{name.upper()}__") for each in os.environ)}
+    lacking = set(NEEDED) - sections - ({"orders"} if "shops" in sections else set())
+    return file, databases, _refused(tree.value.get("doors")), lacking, None
 
 
 def _refused(written: Node | None) -> Refused:

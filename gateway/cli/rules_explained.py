@@ -30,6 +30,10 @@ _OF_RULES = frozenset(
     )
 )
 """What other rules could have decided otherwise; and `token.expired`, where a plan ends the link."""
+_GUESTS = {
+    "bind_ip": "only in the network that was ordered from",
+    "new_device": "a device after the first needs a code",
+}
 _UNTIL_RULES = GATES.index("rules")
 
 
@@ -76,6 +80,7 @@ class Explained:
             "steps": [_step_document(step) for step in self.trace.steps],
             "plan": None if self.trace.plan is None else self.trace.plan.name or None,
             "limits": [self._limit_document(each) for each in self.trace.limits],
+            "guests": [] if self.trace.plan is None else list(self.trace.plan.guests),
         }
         if self._is_of_link():
             document["checks"] = dict(self._checks())
@@ -176,6 +181,8 @@ class Explained:
             yield f"  {each.name:<18} {value:<8} {each.source:<{width}}  {state}".rstrip()
         if not self.trace.limits:
             yield "  no limits"
+        for name in plan.guests:
+            yield f"  {name:<18} {_GUESTS[name]}"
         if self.subject.used is not None:
             yield f"  {'expires':<18} {utc(self.trace.expires_at)}"
 

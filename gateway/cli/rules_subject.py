@@ -39,7 +39,9 @@ class Subject:
 
     def policy(self, rules: RuleSet, settings: Settings) -> Policy:
         """What decides it."""
-        return Policy(rules, self.standing, settings.external_hosts, self.holding, settings.doors.waived)
+        # Of what was said then of the order, or of none, an event tells nothing.
+        binds = self.then is None and self.used is not None
+        return Policy(rules, self.standing, settings.external_hosts, self.holding, settings.doors.waived, binds)
 
 
 async def of_link(

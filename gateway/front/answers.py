@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 from gateway.bootstrap.accounts import open_sessions
 from gateway.bootstrap.mail import read_brand
+from gateway.front.code_page import CodePage, CodeState
 from gateway.front.head import Head
-from gateway.front.intake import DEVICE_COOKIE, DEVICE_COOKIE_AGE, PERSON_COOKIE
+from gateway.front.intake import DEVICE_COOKIE, DEVICE_COOKIE_AGE, KNOWN_COOKIE, PERSON_COOKIE
 from gateway.front.link_page import LinkPage
 from gateway.front.pages import NO_REMEDY, Action, Pages, Remedy
 from gateway.front.plain import NOT_MODIFIED, Answer
@@ -30,6 +31,7 @@ from gateway.services.sessions import Sessions
 from gateway.settings import Settings
 from gateway.store_ports import ObjectStore
 
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 SECRET_HEADER = "X-Gateway-Secret"  # noqa: S105  the name of a header
 _NOT_YET = frozenset({401, 403})
 SAFE = {
@@ -46,7 +48,7 @@ class DoorSettings:
 
     `repeat_window` in seconds: so long a file that was just had may be had again for nothing. `redirect`: the location
     of nginx in which it moves the bytes itself, None where it does not. `secret`: what a proxy shows to be told where
-    bytes lie, None where none is.
+    bytes lie, None where none is. `mails`: whether orders have mails, so that codes can be sent.
     """
 
     trusted_proxies: Sequence[Network]
@@ -58,6 +60,7 @@ class DoorSettings:
     redirect: str | None = None
     secret: str | None = field(default=None, repr=False)
     sessions: Sessions | None = None
+    mails: bool = False
 
     def tells(self, head: Head) -> bool:
         """Whether who asks may be told where bytes lie.
@@ -84,6 +87,7 @@ def door_settings(settings: Settings) -> DoorSettings:
         redirect=settings.doors.nginx.redirect,
         secret=secret.get_secret_value() if (secret := settings.doors.secret) else None,
         sessions=None if (accounts := settings.accounts) is None else open_sessions(accounts),
+        mails=settings.has_orders and settings.mail is not None,
     )
 
 
@@ -99,6 +103,7 @@ class Answers:
         self._settings = settings
         self._acts = acts
         self._pages = Pages(brand=settings.brand)
+        self._code_pages = CodePage(self._pages, settings.prefix, mails=settings.mails and acts)
         self._link_pages = LinkPage(
             self._pages,
             prefix=settings.prefix,
@@ -154,6 +159,8 @@ class Answers:
     def refusal(self, head: Head, request_id: str, deny: Deny, *, remedy: Remedy = NO_REMEDY) -> Answer:
         """No, and why: a page for browsers, a problem (RFC 9457) for others."""
         more = {} if deny.retry_after is None else {"Retry-After": str(deny.retry_after)}
+        if deny.reason is Reason.DEVICE_CODE and wants_html(head.headers.get("Accept")):
+            return self.code_page(head, request_id, CodeState("needed"), more)
         return self.explained(
             head,
             request_id,
@@ -171,6 +178,15 @@ class Answers:
         path = head.path if self._acts else ""
         return sign_in_button(deny, path, self._settings.prefix, sessions.read(head.header("Cookie")), sessions)
 
+    def code_page(self, head: Head, request_id: str, state: CodeState, more: Mapping[str, str] = _NOTHING) -> Answer:
+        """The page on which a new device asks for a code, and enters it."""
+        headers = {**SAFE, "X-Request-Id": request_id, "Vary": "Accept, Accept-Language", **more}
+        return self._code_pages.answer(head, request_id, state, self._language(head), headers)
+
+    def known_cookie(self, value: str) -> str:
+        """The header's value that has a device show for which links it has entered a code."""
+        return self._cookie(KNOWN_COOKIE, value)
+
     def explained(  # noqa: PLR0913  each part of it by its name
         self,
         head: Head,
@@ -181,7 +197,7 @@ class Answers:
         deny: Deny | None = None,
         detail: str | None = None,
         words: str | None = None,
-        more: Mapping[str, str] = MappingProxyType({}),
+        more: Mapping[str, str] = _NOTHING,
         remedy: Remedy = NO_REMEDY,
     ) -> Answer:
         """The same for what is not the policy's to refuse; `detail` is told to programs; `words` is the

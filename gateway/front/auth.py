@@ -91,7 +91,7 @@ class Auth:
             return self._mapped(head, answer, "auth.request")
         address = parse_path(original.path)
         if not isinstance(address, FileAddress) or original.method not in ("GET", "HEAD"):
-            return self.refusal(head, request_id, Deny(Reason.LINK_UNKNOWN))
+            return self._refusal(head, original, request_id, Deny(Reason.LINK_UNKNOWN))
         asked = read_request(
             original,
             token=address.token,
@@ -106,7 +106,7 @@ class Auth:
             return self._mapped(head, answer, "request.address")
         admitted = await (self._gatekeeper.refuse(late, asked) if late else self._gatekeeper.admit(asked))
         if isinstance(admitted, Refused):
-            return self.refusal(head, admitted.request_id, admitted.deny)
+            return self._refusal(head, original, admitted.request_id, admitted.deny)
         return self._allowed(head, admitted)
 
     def refused(self, head: Head, request_id: str) -> Answer:
@@ -132,12 +132,13 @@ class Auth:
             return self._answers.explained(head, request_id, told["Reason"], status)
         retry_after = int(told["Retry-After"]) if _SECONDS.fullmatch(told["Retry-After"]) else None
         message = unquote(head.headers.get("X-Gateway-Message", "")) or None
-        return self._answers.refusal(head, request_id, Deny(reason, message=message, retry_after=retry_after))
+        deny = Deny(reason, message=message, retry_after=retry_after)
+        return self._answers.refusal(self._original(head) or head, request_id, deny)
 
-    def refusal(self, head: Head, request_id: str, deny: Deny) -> Answer:
+    def _refusal(self, head: Head, original: Head, request_id: str, deny: Deny) -> Answer:
         """The refusal as everywhere, its status one that the asking proxy understands."""
         self._note(deny)
-        answer = self._answers.refusal(head, request_id, deny)
+        answer = self._answers.refusal(original, request_id, deny)
         if len(message := quote(deny.message or "")) in range(1, MESSAGE_MAX):
             answer = replace(answer, headers={**answer.headers, "X-Gateway-Message": message})
         return self._mapped(head, answer, deny.reason.text)

@@ -7,8 +7,10 @@ import secrets
 from collections.abc import Sequence
 
 from gateway.front.head import Head
-from gateway.http.forwarded import client_address, network_of
+from gateway.http.forwarded import client_address
+from gateway.policy.device import KNOWN_MAX
 from gateway.policy.model import Address, DownloadRequest, Network
+from gateway.policy.networks import network_of
 from gateway.policy.scanners import manner_of
 from gateway.services.sessions import Sessions
 
@@ -18,7 +20,10 @@ DEVICE_COOKIE_BYTES = 16
 PERSON_COOKIE = "gw_person"
 """Set where the page saw a gesture. Who forges it only makes himself be charged."""
 
+KNOWN_COOKIE = "gw_known"
+
 _COOKIE = re.compile(rf"(?:^|;[ \t]*){DEVICE_COOKIE}=([A-Za-z0-9_-]{{22}})(?=;|$)")
+_KNOWN = re.compile(rf"(?:^|;[ \t]*){KNOWN_COOKIE}=([0-9a-f]{{44}}(?:\.[0-9a-f]{{44}}){{0,{KNOWN_MAX - 1}}})(?=;|$)")
 _PERSON = re.compile(rf"(?:^|;[ \t]*){PERSON_COOKIE}=1(?=;|$)")
 _CLIENT_HINTS = ("Sec-CH-UA", "Sec-CH-UA-Mobile", "Sec-CH-UA-Platform")
 _CAMPAIGN_MAX = 256
@@ -51,6 +56,7 @@ def read_request(
         return None
     cookies = head.header("Cookie")
     cookie = _COOKIE.search(cookies or "")
+    known = _KNOWN.search(cookies or "")
     session = None if sessions is None else sessions.read(cookies)
     return DownloadRequest(
         request_id=request_id,
@@ -70,6 +76,7 @@ def read_request(
         client_hints="\n".join(head.header(name) or "" for name in _CLIENT_HINTS),
         device_cookie=cookie[1] if cookie else None,
         offered_cookie=None if cookie else secrets.token_urlsafe(DEVICE_COOKIE_BYTES),
+        known_cookie=known[1] if known else None,
         view=head.query.get("view") == "1",
         campaign="&".join(f"{k}={v}" for k, v in head.query.items() if k.startswith("utm_"))[:_CAMPAIGN_MAX],
         front=front,

@@ -205,6 +205,16 @@ class Pages:
         title, advice = self._explain(words or reason, language)
         return problem.problem(status, reason, title, message or advice, request_id, **more)
 
+    def code_html(self, state: str, language: str, *, action: str, left: int, request_id: str) -> str:
+        """The page of a one-time code; `state` as in CodeState, `action`: where its forms lead, "": there are none."""
+        words = self._of(language)
+        if action:
+            _check(action)
+        known = words.count("code.wrong_help", left) if state == "wrong" and left else words.text(f"code.{state}_help")
+        title = words.text(f"code.{state}_title")
+        values = {"title": title, "help": known, "state": state, "action": action, "request_id": request_id}
+        return self._render("code.html.j2", language, **values)
+
     def link_html(
         self,
         files: Sequence[LinkFile],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -20,8 +20,6 @@ _BALANCED = re.compile(rf'(?:[^"]|{_QUOTED.pattern})*+')
 _ESCAPE = re.compile(r"\\(.)")
 _ELEMENT = re.compile(rf'(?:[^",]|{_QUOTED.pattern})++')
 _PAIR = re.compile(rf'(?:[^";]|{_QUOTED.pattern})++')
-_IPV4_PREFIX = 24
-_IPV6_PREFIX = 56
 
 
 def client_address(peer: str, headers: Sequence[tuple[str, str]], trusted: Sequence[Network]) -> Address | None:
@@ -55,12 +53,6 @@ def parse_address(text: str) -> Address | None:
     if isinstance(address, IPv6Address):
         return address.ipv4_mapped or IPv6Address(address.packed)
     return address
-
-
-def network_of(address: Address) -> str:
-    """The network that counts as one place: the /24 of an IPv4 address, the /56 of an IPv6 address."""
-    prefix = _IPV4_PREFIX if isinstance(address, IPv4Address) else _IPV6_PREFIX
-    return str(ip_network((address.packed, prefix), strict=False))
 
 
 def _is_trusted(address: Address, trusted: Iterable[Network]) -> bool:

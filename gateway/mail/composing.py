@@ -189,8 +189,7 @@ class Composer:
         return {
             "language": words.language,
             "subject": self._subject(letter),
-            "title": words.text("mail.title_one" if sum(link.total for link in links) == 1 else "mail.title_many"),
-            "preheader": next(iter(told[0]), "") if told else "",
+            **_headed(letter, words, next(iter(told[0]), "") if told else ""),
             "shop": _line(letter.brand.name),
             "color": letter.brand.color,
             "reference": _line(letter.reference),
@@ -214,12 +213,26 @@ class Composer:
 
     def _subject(self, letter: Letter) -> str:
         words, shop, reference = self._of(letter), _line(letter.brand.name), _line(letter.reference)
+        subject = "code.subject" if letter.code else "mail.subject"
         if not reference:
-            return words.say("mail.subject_plain", shop=shop)
-        return words.say("mail.subject", shop=shop, reference=reference)
+            return words.say(f"{subject}_plain", shop=shop)
+        return words.say(subject, shop=shop, reference=reference)
 
     def _of(self, letter: Letter) -> Words:
         return self._words[self.language(letter.language, DEFAULT_LANGUAGE)]
+
+
+def _headed(letter: Letter, words: Words, note: str) -> dict[str, str]:
+    """What the two kinds of letters say each in their own words. A code is no header's: servers log those."""
+    if letter.code:
+        keys = {name: f"code.{name}" for name in ("title", "intro", "personal")}
+        preheader = words.say("code.preheader", code=letter.code)
+    else:
+        one = sum(len(link.files) for link in letter.links) == 1
+        keys = {"title": "mail.title_one" if one else "mail.title_many", "intro": "mail.intro"}
+        keys["personal"], preheader = "mail.personal", note
+    said = {name: words.text(key) for name, key in keys.items()}
+    return {**said, "code": letter.code, "preheader": preheader}
 
 
 def _pictures(letter: Letter) -> dict[str, Picture]:

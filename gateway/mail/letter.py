@@ -58,7 +58,10 @@ class LinkAddresses:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One mail. `sent_at` in Unix seconds, `message_id` without angle brackets, `language` a tag (BCP 47)."""
+    """One mail: with `links`, or with a one-time `code` and no link at all.
+
+    `sent_at` in Unix seconds, `message_id` without angle brackets, `language` a tag (BCP 47).
+    """
 
     brand: Brand
     language: str
@@ -66,7 +69,8 @@ class Letter:
     to: str = field(repr=False)
     message_id: str
     sent_at: int
-    links: tuple[LinkAddresses, ...]
+    links: tuple[LinkAddresses, ...] = ()
+    code: str = field(default="", repr=False)
     reference: str = ""
     buyer_name: str = field(default="", repr=False)
     reply_to: str = field(default="", repr=False)

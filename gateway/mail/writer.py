@@ -13,7 +13,9 @@ from gateway.settings_sections import MailSettings
 
 
 class Writer:
-    """Writes the mails of one shop. `addresses` gives an order's links that work now, `clock` Unix ms."""
+    """Writes the mails of one shop. `addresses` gives an order's links that work now, `code` what the mail of this id
+    says to a new device, `clock` Unix ms.
+    """
 
     def __init__(
         self,
@@ -22,12 +24,14 @@ class Writer:
         settings: MailSettings,
         *,
         addresses: Callable[[Order], Sequence[LinkAddresses]],
+        code: Callable[[str], str],
         clock: Callable[[], int],
     ) -> None:
         self.composer = composer
         self._brand = brand
         self._settings = settings
         self._addresses = addresses
+        self._code = code
         self._clock = clock
 
     def compose(self, order: Order, mail: Mail) -> bytes:
@@ -36,8 +40,9 @@ class Writer:
 
     def letter(self, order: Order, mail: Mail) -> Letter:
         """What the mail says now. Raises ValueError where the order has no link."""
-        links = tuple(self._addresses(order))
-        if not links:
+        is_code = mail.purpose == "code"
+        links = () if is_code else tuple(self._addresses(order))
+        if not links and not is_code:
             raise ValueError("the order has no link that works")
         settings = self._settings
         return Letter(
@@ -51,6 +56,7 @@ class Writer:
             reference=order.reference,
             buyer_name=order.buyer.value.name,
             links=links,
+            code=self._code(mail.mail_id) if is_code else "",
         )
 
     def sender(self, mail: Mail) -> str:

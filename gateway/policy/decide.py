@@ -6,10 +6,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
+from gateway.policy.accounts import Account
 from gateway.policy.fronts import Waived, kept
-from gateway.policy.limits import Rate, ValidAfterFirst, charges
+from gateway.policy.limits import Rate, ValidAfterFirst, charges, code_charge
 from gateway.policy.model import (
-    Account,
+    Address,
     Allow,
     Claims,
     Decision,
@@ -22,6 +23,7 @@ from gateway.policy.model import (
     Place,
     Plan,
 )
+from gateway.policy.networks import is_near
 from gateway.policy.orders import Holding
 from gateway.policy.reasons import Reason
 from gateway.policy.ruleset import RuleSet, Verdict
@@ -32,7 +34,8 @@ from gateway.policy.standing import Standing
 class Policy:
     """What a decision rests on besides the request. `standing` grows, everything else is replaced as a whole.
 
-    `holding` is None for a token without an order, and for an order that is not in the order book.
+    `holding` is None for a token without an order, and for an order that is not in the order book. `binds`: whether a
+    plan's `bind_ip` is asked, which is not to be where nothing is known of orders.
     """
 
     rules: RuleSet
@@ -40,6 +43,7 @@ class Policy:
     external_hosts: Collection[str] = ()
     holding: Holding | None = None
     waived: Waived = field(default_factory=dict)
+    binds: bool = True
 
 
 HOST_NOT_LISTED = Deny(Reason.TOKEN_CLAIMS, message="The file's host is not in external_hosts of the settings.")
@@ -89,6 +93,8 @@ def _decide(
         return Deny(lost)
     if claims.ip and not any(request.client_address in network for network in claims.ip):
         return Deny(Reason.TOKEN_IP)
+    if plan.bind_ip and policy.binds and (why := far_from_order(policy.holding, request.client_address)):
+        return Deny(Reason.TOKEN_IP, message=why)
     if (
         unfit := unfit_for(claims, file, plan, standing=policy.standing, hosts=policy.external_hosts, now=now)
     ) is not None:
@@ -100,13 +106,15 @@ def _decide(
     possible = kept(limits, request.front, policy.waived)
     if possible.unkept:
         return unkept_by(request.front, possible.unkept, verdict)
+    code = (code_charge(device),) if plan.new_device and not device.confirmed else ()
     return Allow(
         file,
-        charges(possible.limits, device),
+        charges(possible.limits, device) + code,
         expiry_of(claims, plan, policy.standing),
         rate=possible.limits.get(Rate.name),
         limits=limits,
         waived=possible.waived,
+        guests=plan.guests,
         rule=verdict.rule,
         would_deny=verdict.would_deny,
         beside=verdict.beside,
@@ -137,6 +145,18 @@ def lost_by(holding: Holding, file: FileEntry, now: float) -> Reason | None:
         return Reason.TOKEN_REVOKED
     ends = holding.until[file.identity]
     return Reason.TOKEN_EXPIRED if ends is not None and ends <= now else None
+
+
+def far_from_order(holding: Holding | None, client: Address) -> str:
+    """Why a client may not have what only the network of the order may, for programs; "" where it may.
+
+    It says nothing of the address itself. Where nobody knows it, no network is the right one.
+    """
+    if holding is None:
+        return "The link works only in the network that it was ordered from, and no order of it is known."
+    if not holding.address:
+        return "The link works only in the network that it was ordered from, and the shop has not told which that is."
+    return "" if is_near(client, holding.address) else "The link works only in the network that it was ordered from."
 
 
 def unfit_for(
@@ -171,7 +191,7 @@ def missing_account(claims: Claims, verdict: Verdict, account: Account | None) -
         return None
     if account is None:
         return Reason.ACCOUNT_REQUIRED
-    return None if account.owns(claims) else Reason.ACCOUNT_OTHER
+    return None if account.bought(claims.customer_id, claims.order_id) else Reason.ACCOUNT_OTHER
 
 
 def unkept_by(front: str, names: Sequence[str], verdict: Verdict) -> Deny:

@@ -58,8 +58,10 @@ REFUSED: Mapping[Reason, Explanation] = MappingProxyType(
         ),
         Reason.TOKEN_IP: Explanation(
             "rule",
-            "the link is only for certain networks, and {address} is in none of them",
-            "`gateway link show {token}` shows which; ask the buyer to use one of them, or: " + _NEW_LINK,
+            "the link is only for certain networks, or by its plan (`bind_ip: order`) for the one that it was ordered "
+            "from, and {address} is in none of them",
+            "`gateway link show {token}` shows them and the plan; ask the buyer to use one of them, or take `bind_ip` "
+            "out of the plan, or: " + _NEW_LINK,
         ),
         Reason.DEVICE_CODE: Explanation(
             "rule",

@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from gateway.document import Mistakes, Node, join
+from gateway.policy.accounts import Account
 from gateway.policy.conditions import INDEXED
 from gateway.policy.conditions.times import moment, second
 from gateway.policy.conditions.words import UNKNOWN, exact_text, network_type
 from gateway.policy.fronts import FRONTS, HTTP
-from gateway.policy.model import Account, Address, Claims, Facts, FileEntry, Place
+from gateway.policy.model import Address, Claims, Facts, FileEntry, Place
 from gateway.policy.networks import unmapped
 from gateway.policy.tree_reader import TreeReader, unknown
 

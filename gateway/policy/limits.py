@@ -135,6 +135,14 @@ def charges(limits: Limits, device: Device) -> tuple[Charge, ...]:
     return tuple(described)
 
 
+def code_charge(device: Device) -> Charge:
+    """What a device costs that has not entered a code, where a plan asks for one: only the first may do without.
+
+    It stands last: nobody is asked for a code who would then be refused all the same.
+    """
+    return Charge("distinct", 1, Reason.DEVICE_CODE, "guests", device.id, device.cookie or "")
+
+
 def read_limit(name: str, given: object) -> int:
     """One limit's number from its written form. Raises ValueError, or KeyError for what is no limit's name."""
     parse = BY_NAME[name].parse

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from gateway.policy.accounts import Account
 from gateway.policy.reasons import Reason
 
 Address = IPv4Address | IPv6Address
@@ -123,31 +124,12 @@ class Manner:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """Who has signed in: a customer of the shop, by the shop's own id. `shops`: whose customers these are, by the names
-    of the settings; empty where there is one shop alone.
-    """
-
-    customer_id: str
-    shops: tuple[str, ...] = ()
-
-    def owns(self, claims: Claims) -> bool:
-        """Whether the token was made for this customer. Two shops may both have a customer 7."""
-        return self.bought(claims.customer_id, claims.order_id)
-
-    def bought(self, customer_id: str | None, order_id: str | None) -> bool:
-        """Whether an order of that customer is this one's."""
-        if customer_id is None or customer_id != self.customer_id:
-            return False
-        return not self.shops or any((order_id or "").startswith(f"{shop}-") for shop in self.shops)
-
-
-@dataclass(frozen=True, slots=True)
 class DownloadRequest:
     """One request for a file as every front door states it. Header values are None where the header is absent.
 
     `client_network` is the address's IPv4 /24 or IPv6 /56; `device_cookie` our own cookie's value, `offered_cookie`
-    the one that the answer will set where the request brought none. `account`: who has signed in.
+    the one that the answer will set where the request brought none; `known_cookie` says for which tokens the device has
+    entered a code. `account`: who has signed in.
     """
 
     request_id: str
@@ -167,6 +149,7 @@ class DownloadRequest:
     client_hints: str = ""
     device_cookie: str | None = field(default=None, repr=False)
     offered_cookie: str | None = field(default=None, repr=False)
+    known_cookie: str | None = field(default=None, repr=False)
     view: bool = False
     campaign: str = ""
     front: str = "http"
@@ -236,6 +219,11 @@ class Plan:
     new_device: bool = False
     renewals: int = 0
 
+    @property
+    def guests(self) -> tuple[str, ...]:
+        """What it asks beyond its limits and no rule can change, by the names of its keys; events hold these."""
+        return tuple(name for name in ("bind_ip", "new_device") if getattr(self, name))
+
 
 @dataclass(frozen=True, slots=True)
 class Deny:
@@ -275,7 +263,7 @@ class Allow:
 
     `expires_at` (Unix s) is refused by the ledger, on its clock. `rate`: bytes/s for all the token's transfers
     together. `would_deny`: rules that only observe and would have refused. `limits`: those that are in force; of them
-    `waived` are not kept, because the door cannot and the settings say that it need not.
+    `waived` are not kept, because the door cannot and the settings say that it need not. `guests`: see Plan.
     `beside`: limits and observing rules that matched (see Verdict).
     """
 
@@ -286,6 +274,7 @@ class Allow:
     rate: int | None = None
     limits: Limits = field(default_factory=Limits)
     waived: tuple[str, ...] = ()
+    guests: tuple[str, ...] = ()
     rule: str | None = None
     would_deny: tuple[str, ...] = ()
     beside: tuple[tuple[str, str], ...] = ()
@@ -334,12 +323,14 @@ class Device:
     """Who a request seems to come from: each part a short opaque string, or None where unknown.
 
     `cookie` is the one that the request brought, else the one that its answer offers; `id` the request's own.
+    `confirmed`: it has entered a code that was mailed for this token.
     """
 
     cookie: str | None
     network: str
     user_agent: str | None
     id: str = ""
+    confirmed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from gateway.policy.model import Address, Network
 
 _MAPPED = IPv6Network("::ffff:0:0/96")
 _LENGTH = {4: 32, 6: 128}
+_NEAR_IPV4, _NEAR_IPV6 = 24, 56
 _WRITTEN = re.compile(r"[0-9a-fA-F:.]{2,45}(?:/(?:0|[1-9][0-9]{0,2}))?")
 
 Place = tuple[int, int, int]
@@ -85,6 +86,20 @@ def place(network: Network) -> Place:
     """Where a network stands among those of its size."""
     bits = network.max_prefixlen - network.prefixlen
     return network.version, bits, int(network.network_address) >> bits
+
+
+def network_of(address: Address) -> str:
+    """The network that counts as one place: the /24 of an IPv4 address, the /56 of an IPv6 address."""
+    prefix = _NEAR_IPV4 if isinstance(address, IPv4Address) else _NEAR_IPV6
+    return str(ip_network((address.packed, prefix), strict=False))
+
+
+def is_near(address: Address, known: str) -> bool:
+    """Whether the address is in the network of the known one, as text. Nothing is near what is no address."""
+    try:
+        return network_of(address) == network_of(unmapped(ip_address(known)))
+    except ValueError:
+        return False
 
 
 def unmapped(address: Address) -> Address:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from gateway.policy.diagnosis import Finding
@@ -31,10 +31,11 @@ def order_findings(
     needs_confirmation: bool,
     used: bool,
     now: float,
+    guests: Collection[str] = (),
 ) -> list[Finding]:
     """What the order itself has to say, most important first. `catalogue` is None where it cannot be
-    read; `used`: whether any link of it was ever opened or
-    downloaded with; `now` in Unix seconds.
+    read; `used`: whether any link of it was ever opened or downloaded with; `now` in Unix seconds; `guests`: what the
+    plans of its links ask (see Plan.guests).
     """
     if not order.is_paid(needs_confirmation=needs_confirmation):
         return [_unpaid(order)]
@@ -42,7 +43,7 @@ def order_findings(
     found = [*_taken_back(order), *given, *_lapsed(order, now)]
     if not order.holding(needs_confirmation=needs_confirmation).until and order.entitlements:
         return found  # what was mailed explains nothing where nothing is the buyer's any more
-    return [*found, *_mailed(order, mails, used=used)]
+    return [*found, *_of_guests(order, guests), *_mailed(order, mails, used=used)]
 
 
 def _unpaid(order: Order) -> Finding:
@@ -105,6 +106,22 @@ def _lapsed(order: Order, now: float) -> Iterator[Finding]:
                 "when the shop says that it was renewed, the links work again or new ones are mailed",
                 facts,
             )
+
+
+def _of_guests(order: Order, guests: Collection[str]) -> Iterator[Finding]:
+    """What its links ask of guests and this order cannot give."""
+    if "bind_ip" in guests and not order.address.value:
+        said = "its plan gives files only in the network that was ordered from, and the shop has not told which that is"
+        todo = "take `bind_ip: order` out of the plan, or `gateway link create` makes a link of another plan"
+        yield Finding("rule", True, f"{said}, so everybody is refused", todo, {**_id(order), "reason": "token.ip"})
+    if "new_device" in guests and not order.email:
+        said = "its plan asks a new device for a code, and the order has no e-mail address that one could be sent to"
+        todo = f"`gateway order resend {shlex.quote(order.order_id)} --to ADDRESS` gives it one"
+        yield Finding("rule", True, said, todo, {**_id(order), "reason": "device.code"})
+
+
+def _id(order: Order) -> dict[str, str]:
+    return {"order.id": order.order_id}
 
 
 def _mailed(order: Order, mails: Sequence[MailNow], *, used: bool) -> Iterator[Finding]:

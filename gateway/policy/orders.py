@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, field, replace
 from typing import Generic, TypeVar
 
-from gateway.policy.model import FileEntry, Limits
+from gateway.policy.model import Address, FileEntry, Limits
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class Notice:
     """What a shop said of one order, and that it was so `at` (Unix ms, by the shop's clock). None: it did not say.
 
     `reference` is the number that the buyer knows. `refunded`: the whole order is. `ends_at` (Unix s): until when a
-    subscription is paid.
+    subscription is paid. `address`: the one that the buyer ordered from.
     """
 
     shop_order_id: str
@@ -70,6 +70,7 @@ class Notice:
     buyer: Buyer | None = None
     lines: tuple[Line, ...] | None = None
     refunds: tuple[Refund, ...] = ()
+    address: Address | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,9 +240,13 @@ class Order:
             charged_back=self.charged_back.heard(notice.charged_back, at),
             ends_at=self.ends_at.heard(notice.ends_at, at),
             buyer=self.buyer.heard(notice.buyer, at),
+            address=self.address.heard(self._address_of(notice), at),
             lines=self.lines.heard(notice.lines, at),
             refunds=tuple(known[name] for name in sorted(known)),
         )
+
+    def _address_of(self, notice: Notice) -> str | None:
+        return None if notice.address is None or self.erased_at != NEVER else str(notice.address)
 
     def withdrew(self, line_id: str, gone: bool, at: int) -> Order:
         """The order after somebody took a line (or ALL of them) back, or gave it back, at that time (Unix ms)."""

@@ -59,6 +59,7 @@ def describe(
         fields["plan"] = decision.plan or fields.get("plan")
         if isinstance(decision, Allow):
             fields |= {"limits": str(decision.limits), "limits.waived": ",".join(decision.waived)}
+            fields["plan.guests"] = ",".join(decision.guests)
     return {name: value for name, value in fields.items() if value}
 
 

@@ -13,10 +13,11 @@ from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from gateway.policy.accounts import Account
 from gateway.policy.events import LENGTHS
 from gateway.policy.fronts import FRONTS, HTTP
 from gateway.policy.limits import BY_NAME
-from gateway.policy.model import Account, Address, Claims, Facts, FileEntry, Limits, Place
+from gateway.policy.model import Address, Claims, Facts, FileEntry, Limits, Place
 from gateway.policy.record import UNKNOWN
 
 _NUMBER = re.compile(r"[0-9]{1,15}")
@@ -126,6 +127,11 @@ def front_of(fields: Mapping[str, str]) -> str:
 def waived_of(fields: Mapping[str, str]) -> frozenset[str]:
     """The limits that its door did not have to keep then."""
     return frozenset(fields["limits.waived"].split(",")) if "limits.waived" in fields else frozenset()
+
+
+def guests_of(fields: Mapping[str, str]) -> frozenset[str]:
+    """What its plan asked then that no rule changes (see Plan.guests)."""
+    return frozenset(fields["plan.guests"].split(",")) if "plan.guests" in fields else frozenset()
 
 
 def place_of(fields: Mapping[str, str]) -> Place:

@@ -16,7 +16,7 @@ from gateway.policy.decide import refused_by, unfit_for, unkept_by
 from gateway.policy.fronts import Waived
 from gateway.policy.model import Deny, FileEntry, Plan
 from gateway.policy.reasons import Reason
-from gateway.policy.recorded import NotRecorded, account_of, file_of, moment_of, number_of
+from gateway.policy.recorded import NotRecorded, account_of, file_of, guests_of, moment_of, number_of
 from gateway.policy.replay_changes import Change, Outcome, cause_of, changed, refusal
 from gateway.policy.replay_requests import (
     InForce,
@@ -46,6 +46,7 @@ _LINK_PAGE = "they asked for a link's page, whose event does not say which of it
 _HOSTS = (
     "their link was refused, which may have been for the file's host, and which hosts are allowed only settings say"
 )
+_GUESTS = "their plan asks now for the network of the order or for a code, which their events do not tell"
 _HOW: Mapping[str, str] = {"refused": "now_refused", "allowed": "now_allowed", "reason": "another_reason"}
 
 
@@ -214,8 +215,9 @@ class Replay:
         if in_force.unkept:
             unkept = unkept_by(in_force.front, in_force.unkept, verdict)
             return self._refused(token, fields, terms, at, unkept, in_force=in_force)
-        if reason in _AFTER_DECISION:
+        if reason in _AFTER_DECISION or (plan.new_device and reason == Reason.DEVICE_CODE.text):
             return self._not_had(token, fields, terms, at, verdict.rule)
+        _check_guests(plan, fields)
         if not reason and token.stands(fields, at, terms, in_force):
             token.remember(fields, at, in_force, self._sizes)
             self.counts.unchanged += 1
@@ -265,3 +267,9 @@ class Replay:
         name = _HOW[change.kind]
         setattr(self.counts, name, getattr(self.counts, name) + 1)
         return (change,)
+
+
+def _check_guests(plan: Plan, fields: Fields) -> None:
+    """Raises NotRecorded where the plan asks of guests what was not asked then."""
+    if not guests_of(fields).issuperset(plan.guests):
+        raise NotRecorded(_GUESTS)

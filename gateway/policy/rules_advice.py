@@ -5,7 +5,7 @@ Each is told like a mistake, at its place and with what would be right.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import reduce
@@ -16,6 +16,7 @@ from gateway.policy.conditions.places import NetworkType
 from gateway.policy.conditions.requests import File, UserAgent
 from gateway.policy.conditions.times import Before
 from gateway.policy.fronts import Refused, asks_beyond
+from gateway.policy.guests import unmet
 from gateway.policy.model import Limits
 from gateway.policy.reach import unreached
 from gateway.policy.ruleset import Rule, RuleSet
@@ -32,7 +33,7 @@ class Seen:
 
     `missing`: the databases that conditions ask and of which nobody could say whether the settings name them, each with
     the first such condition and its key. `now` and `modified` (the file's last change) in Unix seconds, `longest` in s.
-    `refused`: what the front doors of the settings cannot keep.
+    `refused`: what the front doors of the settings cannot keep. `lacking`: see policy.guests.
     """
 
     tree: Node
@@ -43,6 +44,7 @@ class Seen:
     modified: float | None
     longest: int
     refused: Refused = field(default_factory=dict)
+    lacking: Collection[str] = ()
 
 
 def advice(rules: RuleSet, seen: Seen) -> Sequence[Mistake]:
@@ -62,6 +64,10 @@ def advice(rules: RuleSet, seen: Seen) -> Sequence[Mistake]:
                 place = ("rules", index, "when", condition.key)
                 told.add(find(seen.tree, place), join(join(key, "when"), condition.key), text)
     _beyond_doors(rules, seen, told)
+    for plan in rules.plans.values():
+        for name, why in unmet(plan, seen.lacking):
+            key = join(join("plans", plan.name), name)
+            told.add(find(seen.tree, ("plans", plan.name, name)), key, why)
     for name in sorted(set(seen.lists).difference(seen.used)):
         node = find(seen.tree, ("lists", name)).named
         told.add(node, join("lists", name), f"is used by no rule; write ${short(name)} in one, or remove it")

@@ -143,8 +143,11 @@ def outcome_of(decision: Decision) -> str:
 
 
 def rules_alone(rules: RuleSet, file: FileEntry) -> Policy:
-    """A policy in which only the rules speak: nothing was ordered of the link, and every external host is allowed."""
-    return Policy(rules, Standing(), () if file.url is None else (urlsplit(file.url).hostname or "",))
+    """A policy in which only the rules speak: nothing was ordered of the link, nothing is known of its order, and every
+    external host is allowed.
+    """
+    hosts = () if file.url is None else (urlsplit(file.url).hostname or "",)
+    return Policy(rules, Standing(), hosts, binds=False)
 
 
 def walk(rules: RuleSet, facts: Facts) -> Iterator[Step]:

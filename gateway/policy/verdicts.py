@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from gateway.policy.accounts import Account
 from gateway.policy.decide import facts_of, missing_account, plan_of
-from gateway.policy.model import Account, Allow, Claims, Decision, Deny, DownloadRequest, FileEntry, Place
+from gateway.policy.model import Allow, Claims, Decision, Deny, DownloadRequest, FileEntry, Place
 from gateway.policy.reasons import Reason
 from gateway.policy.ruleset import RuleSet, Verdict
 

@@ -12,26 +12,31 @@ SECRET = "device_secret"  # noqa: S105  the name of one
 
 
 class Agreement:
-    """Call it whenever the ledger may be another one. `agreed` hears the secret, at once where the journal knows it.
+    """Call it whenever the ledger may be another one. All of `agreed` hear the secret, at once where the journal knows
+    it.
 
     Raises what Ledger.agree raises.
     """
 
-    def __init__(self, ledger: Ledger, journal: Journal | None, agreed: Callable[[str], None]) -> None:
+    def __init__(self, ledger: Ledger, journal: Journal | None, *agreed: Callable[[str], None]) -> None:
         self._ledger = ledger
         self._journal = journal
         self._agreed = agreed
         known = journal.header.get(SECRET) if journal is not None else None
         self._secret = str(known or secrets.token_hex(32))
         if known:
-            agreed(self._secret)
+            self._tell(self._secret)
 
     async def __call__(self) -> None:
         try:
             self._secret = await self._ledger.agree(self._secret)
         except SettingsError:
-            self._agreed("")  # it must not be used, so nobody is let in until that is mended
+            self._tell("")  # it must not be used, so nobody is let in until that is mended
             raise
-        self._agreed(self._secret)
+        self._tell(self._secret)
         if self._journal is not None:
             self._journal.tell(**{SECRET: self._secret})
+
+    def _tell(self, secret: str) -> None:
+        for agreed in self._agreed:
+            agreed(secret)

@@ -12,7 +12,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 
 from gateway.errors import OrdersDown
-from gateway.order_ports import Delivery, Draft, Fields, Mail, OrderBell, OrderBook
+from gateway.order_ports import Delivery, Draft, Fields, Mail, OrderBell, OrderBook, Purpose
 from gateway.policy.events import new_event
 from gateway.policy.granting import claims_of, files_of, granted, happened, is_outlived, linked, prolonged, ungranted
 from gateway.policy.links import write_link
@@ -163,6 +163,16 @@ class Fulfilment:
             await self._bell.ring()
         return draft.order
 
+    async def mail_code(self, order_id: str, mail_id: str) -> None:
+        """Queue the mail with a one-time code to the order's own address, if it has one. Raises OrdersDown."""
+        async with self._book.change(order_id) as draft:
+            order = draft.order
+            if order is None or not self.gives(order):
+                return
+            self._queue(draft, order, "code", mail_id, now_ms())
+        if draft.mails:
+            await self._bell.ring()
+
     async def _change(
         self,
         order_id: str,
@@ -239,8 +249,8 @@ class Fulfilment:
             named = {"token.id": claims.token_id, "order.id": claims.order_id, "customer.id": claims.customer_id}
             draft.links.append((new_event("link.created", new_id(), now, named), write_link(claims, now)))
         wanted = bool(new) or self._became_reachable(before, order) if mail is None else mail
-        if self._mails and wanted:
-            self._mail(draft, order, own, now)
+        if self._mails and wanted and self._queue(draft, order, "links", secrets.token_hex(TOKEN_ID_BYTES), now):
+            draft.order = replace(order, mailed_at=now)
 
     def _became_reachable(self, before: Order | None, order: Order) -> bool:
         """Whether its links were made while nobody knew where to send them; a shop may tell of the buyer later."""
@@ -248,16 +258,19 @@ class Fulfilment:
             return False
         return self.gives(order)
 
-    def _mail(self, draft: Draft, order: Order, own: Mapping[str, str], now: int) -> None:
+    @staticmethod
+    def _queue(draft: Draft, order: Order, purpose: Purpose, mail_id: str, now: int) -> bool:
+        """Queue a mail to the order's own address; False where it has none."""
+        own = {"order.id": order.order_id, "order.reference": order.reference, "shop": order.shop}
+        own["mail.purpose"] = purpose
         to = order.email
         if not to:
             draft.events.append(new_event("mail.queued", new_id(), now, {**own, "reason": "mail.no_address"}))
-            return
-        mail_id = secrets.token_hex(TOKEN_ID_BYTES)
-        mail = Mail(mail_id, order.order_id, "links", now, to, order.buyer.value.language, now, due_at=now)
+            return False
+        mail = Mail(mail_id, order.order_id, purpose, now, to, order.buyer.value.language, now, due_at=now)
         draft.mails.append(mail)
-        draft.order = replace(order, mailed_at=now)
         draft.events.append(new_event("mail.queued", new_id(), now, {**own, "mail.id": mail_id}))
+        return True
 
 
 def _corrected(order: Order, email: str) -> Order:

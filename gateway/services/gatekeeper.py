@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from gateway.errors import GatewayError, LedgerDown
 from gateway.policy.counting import CountingRules
 from gateway.policy.decide import decide, plan_of, requested_file
-from gateway.policy.device import identify
+from gateway.policy.device import identify, is_confirmed
 from gateway.policy.events import new_event
 from gateway.policy.fronts import FRONTS
 from gateway.policy.model import (
@@ -282,6 +282,8 @@ class Gatekeeper:
 
     async def _gather(self, case: Case, claims: Claims) -> None:
         """Raises GeoDown, OrdersDown."""
+        if is_confirmed(case.request, claims, self._device_secret):
+            case.device = replace(case.device, confirmed=True)
         geo = self._grounds.geo()
         case.place = Place() if geo is None else geo.look_up(case.request.client_address)
         case.holding = await self._grounds.holding(claims.order_id)

@@ -15,7 +15,7 @@ from typing import Literal
 from gateway.errors import OrdersDown
 from gateway.mail.bounces import Report
 from gateway.mail.envelope import sendable
-from gateway.order_ports import Fields, Mail, OrderBook, Posted, Postman
+from gateway.order_ports import CODE_SECONDS, Fields, Mail, OrderBook, Posted, Postman
 from gateway.policy.events import new_event
 from gateway.policy.orders import Holding, Order
 from gateway.services.faults import describe
@@ -83,6 +83,8 @@ class Mailing:
             return "the order is not paid any more"
         if not any(until is None or until > self._clock() // 1000 for until in holding.until.values()):
             return "nothing of the order is the buyer's any more"
+        if mail.purpose == "code" and mail.created_at + CODE_SECONDS * 1000 <= self._clock():
+            return "the code in it is not good any more"
         try:
             sendable(mail.to)
         except ValueError:
@@ -113,7 +115,7 @@ class Mailing:
                 mail, kind = replace(mail, state="failed"), "mail.failed"
                 log.warning("mail %s of order %s was not sent: %s", mail.mail_id, mail.order_id, posted.answer)
         await self._write(mail, [_event(kind, mail, now)])
-        if mail.state == "accepted" and now - mail.created_at > NOTICEABLE:
+        if mail.state == "accepted" and mail.purpose == "links" and now - mail.created_at > NOTICEABLE:
             async with self._book.change(mail.order_id) as draft:
                 if draft.order is not None:
                     draft.order = replace(draft.order, mailed_at=now)
@@ -161,5 +163,5 @@ async def note_report(book: OrderBook, report: Report, answer: str, now: int | N
 
 
 def _event(kind: str, mail: Mail, now: int) -> Fields:
-    told = {"mail.attempt": str(max(1, mail.attempts)), "mail.answer": mail.answer}
+    told = {"mail.purpose": mail.purpose, "mail.attempt": str(max(1, mail.attempts)), "mail.answer": mail.answer}
     return new_event(kind, new_id(), now, {"order.id": mail.order_id, "mail.id": mail.mail_id, **told})

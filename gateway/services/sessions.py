@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import jwt
 
-from gateway.policy.model import Account
+from gateway.policy.accounts import Account
 
 COOKIE = "__Host-gw_session"
 """Browsers take a `__Host-` cookie over https alone (or from this very machine), for this host and all its paths."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.order_ports import OrderBook
+from gateway.policy.accounts import Account
 from gateway.policy.granting import claims_of
 from gateway.policy.links import Link, link_path
-from gateway.policy.model import Account, Claims
+from gateway.policy.model import Claims
 from gateway.policy.orders import Order
 from gateway.services.addressing import Addressing
 from gateway.services.sign_ins import HOME
@@ -40,7 +41,9 @@ class ShortLinks:
         if order is not None:
             return self._lead(self._of(order)) if account.bought(order.customer_id, order.order_id) else None
         link = await self.links.get(name)
-        return self._lead([link.claims]) if link is not None and account.owns(link.claims) else None
+        if link is None or not account.bought(link.claims.customer_id, link.claims.order_id):
+            return None
+        return self._lead([link.claims])
 
     def _of(self, order: Order) -> list[Claims]:
         """Its links that are good, or else its newest, whose page says what became of it."""

@@ -12,8 +12,10 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
+from gateway.http.forwarded import parse_address
 from gateway.policy.claims import TEXT_MAX, TIME_MAX
 from gateway.policy.events import clean
+from gateway.policy.model import Address
 from gateway.policy.orders import ALL, Buyer, Line, order_id_of
 from gateway.policy.standing import is_order_id
 
@@ -76,6 +78,18 @@ def _strict_email(value: object) -> str:
 def is_email(text: str) -> bool:
     """Whether it can be a mail's recipient: one @, printable, nothing that would end or add an address."""
     return _EMAIL.fullmatch(text) is not None and text.isprintable() and text == clean(text)
+
+
+def _ip(value: object) -> Address | None:
+    """None for what is no address: the order is good without it."""
+    return parse_address(value.strip()) if isinstance(value, str) else None
+
+
+def _strict_ip(value: object) -> Address | None:
+    address = _ip(value)
+    if address is None and value is not None:
+        raise ValueError("is no IP address; write it like 203.0.113.9 or 2001:db8::1")
+    return address
 
 
 def _language(value: object) -> str:
@@ -146,6 +160,8 @@ Text = Annotated[str, BeforeValidator(_text)]
 StrictText = Annotated[str, BeforeValidator(_strict_text)]
 Email = Annotated[str, BeforeValidator(_email)]
 StrictEmail = Annotated[str, BeforeValidator(_strict_email)]
+Ip = Annotated[Address | None, BeforeValidator(_ip)]
+StrictIp = Annotated[Address | None, BeforeValidator(_strict_ip)]
 Language = Annotated[str, BeforeValidator(_language)]
 StrictLanguage = Annotated[str, BeforeValidator(_strict_language)]
 Quantity = Annotated[int, BeforeValidator(_quantity)]

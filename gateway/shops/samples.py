@@ -14,6 +14,8 @@ from gateway.shops import shoper, shopify, signed, woocommerce
 
 BUYER = "Ada Example"
 TITLE = "A sample product"
+ADDRESS = "203.0.113.9"
+"""Of a network that nobody has (RFC 5737)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ def _shopify_body(wanted: Wanted, topic: str) -> dict[str, object]:
         "total_price": "12.50",
         "email": wanted.email,
         "customer_locale": "en",
+        "browser_ip": ADDRESS,
         "customer": {"id": 7, "email": wanted.email, "first_name": "Ada", "last_name": "Example"},
         "billing_address": {"name": BUYER, "country_code": "PL"},
         "line_items": [
@@ -112,6 +115,7 @@ def _woocommerce(wanted: Wanted, secret: bytes) -> Webhook:
         "date_modified_gmt": at,
         "date_paid_gmt": at if wanted.paid else None,
         "customer_id": 7,
+        "customer_ip_address": ADDRESS,
         "billing": {"first_name": "Ada", "last_name": "Example", "email": wanted.email, "country": "PL"},
         "line_items": [
             {
@@ -149,6 +153,7 @@ def _shoper(wanted: Wanted, secret: bytes) -> Webhook:
         "confirm": "1",
         "status": {"type": 4 if wanted.refund else 1},
         "user_id": "7",
+        "ip_address": ADDRESS,
         "email": wanted.email,
         "billingAddress": {"firstname": "Ada", "lastname": "Example"},
         "products": [product],
@@ -164,7 +169,13 @@ def _signed(wanted: Wanted, secret: bytes) -> Webhook:
     order: dict[str, object] = {"id": wanted.delivery, "at": rfc3339(wanted.at), "order": wanted.order}
     line = {"id": "1", "sku": wanted.sku, "title": TITLE, "quantity": 1}
     buyer = {"name": BUYER, "customer": "7", "language": "en"} | ({"email": wanted.email} if wanted.email else {})
-    told: dict[str, object] = {"reference": wanted.order, "paid": wanted.paid, "buyer": buyer, "lines": [line]}
+    told: dict[str, object] = {
+        "reference": wanted.order,
+        "paid": wanted.paid,
+        "buyer": buyer,
+        "ip": ADDRESS,
+        "lines": [line],
+    }
     refund: dict[str, object] = {"refunds": [{"id": "1", "lines": [{"id": "1", "quantity": 1}]}]}
     body = _json(order | (refund if wanted.refund else told))
     proof = signed.sign(secret, body, wanted.at // 1000)[signed.SIGNATURE]

@@ -15,7 +15,7 @@ from pydantic import AliasChoices, BeforeValidator, Field
 
 from gateway.policy.orders import Buyer, Line, Notice
 from gateway.shops.base import Headers, Ignored
-from gateway.shops.fields import AtMostLines, Email, Id, IdOrNone, Quantity, Text, lines_of, named
+from gateway.shops.fields import AtMostLines, Email, Id, IdOrNone, Ip, Quantity, Text, lines_of, named
 from gateway.shops.genuine import digest, judged, only, unfit, word
 from gateway.shops.payload import Payload, read_as
 
@@ -132,6 +132,7 @@ class _Order(Payload):
     status: _Status | None = None
     user_id: IdOrNone = ""
     email: Email = ""
+    ip_address: Ip = None
     billing_address: Annotated[_Address | None, Field(validation_alias=_BILLING)] = None
     products: Annotated[Annotated[list[_Product], AtMostLines] | None, BeforeValidator(_listed)] = None
 
@@ -151,6 +152,7 @@ def _order(order: _Order, topic: str, received_at: int) -> Notice:
         confirmed=order.confirm,
         cancelled=None if kind is None else kind == _NOT_COMPLETED,
         buyer=named(Buyer(order.email, f"{address.firstname} {address.lastname}".strip(), order.user_id)),
+        address=order.ip_address,
         lines=None if order.products is None else lines_of([_line(each) for each in order.products]),
     )
 

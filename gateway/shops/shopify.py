@@ -16,6 +16,7 @@ from gateway.shops.fields import (
     Email,
     Id,
     IdOrNone,
+    Ip,
     Language,
     Moment,
     Quantity,
@@ -104,6 +105,10 @@ class _Address(Payload):
     name: Text = ""
 
 
+class _Client(Payload):
+    browser_ip: Ip = None
+
+
 class _Line(Payload):
     id: Id
     quantity: Quantity
@@ -141,6 +146,8 @@ class _Order(Payload):
     customer_locale: Language = ""
     customer: _Customer | None = None
     billing_address: _Address | None = None
+    browser_ip: Ip = None
+    client_details: _Client | None = None
     line_items: Annotated[list[_Line] | None, AtMostLines] = None
     refunds: Annotated[list[_Refund] | None, AtMostLines] = None
 
@@ -166,6 +173,7 @@ def _order(order: _Order) -> Notice:
         cancelled=order.cancelled_at is not None,
         refunded=status == "refunded" if status else None,
         buyer=_buyer(order),
+        address=order.browser_ip or (order.client_details or _Client()).browser_ip,
         lines=None if order.line_items is None else lines_of([_line(each) for each in order.line_items]),
         refunds=tuple(_taken(each) for each in order.refunds or ()),
     )

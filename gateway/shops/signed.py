@@ -18,6 +18,7 @@ from gateway.shops.fields import (
     Id,
     Moment,
     StrictEmail,
+    StrictIp,
     StrictLanguage,
     StrictQuantity,
     StrictText,
@@ -72,6 +73,7 @@ class Signed:
             charged_back=form.charged_back,
             ends_at=None if form.ends_at is None else form.ends_at // 1000,
             buyer=_buyer(form.buyer),
+            address=form.ip,
             lines=None if form.lines is None else lines_of([_line(each) for each in form.lines]),
             refunds=_refunds(form.refunds or []),
         )
@@ -152,6 +154,7 @@ class _Form(_Strict):
     charged_back: bool | None = None
     ends_at: Moment | None = None
     buyer: _FormBuyer | None = None
+    ip: StrictIp = None
     lines: Annotated[list[_FormLine] | None, AtMostLines] = None
     refunds: Annotated[list[_FormRefund] | None, AtMostLines] = None
 

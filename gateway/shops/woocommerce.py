@@ -16,6 +16,7 @@ from gateway.shops.fields import (
     Email,
     Id,
     IdOrNone,
+    Ip,
     Quantity,
     Text,
     UtcMoment,
@@ -110,6 +111,7 @@ class _Order(Payload):
     date_modified_gmt: UtcMoment | None = None
     date_paid_gmt: UtcMoment | None = None
     customer_id: IdOrNone = ""
+    customer_ip_address: Ip = None
     billing: _Billing | None = None
     line_items: Annotated[list[_Line] | None, AtMostLines] = None
     refunds: Annotated[list[_Refund] | None, AtMostLines] = None
@@ -132,6 +134,7 @@ def _order(order: _Order) -> Notice:
         cancelled=status in _GONE,
         refunded=status == "refunded",
         buyer=named(buyer),
+        address=order.customer_ip_address,
         lines=None if order.line_items is None else lines_of([_line(each) for each in order.line_items]),
         refunds=tuple(Refund(each.id) for each in order.refunds or ()),
     )

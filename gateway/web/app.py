@@ -92,7 +92,13 @@ async def build_background(settings: Settings, status: WorkerStatus) -> web.Appl
             opened = await closing.enter_async_context(open_services(settings, _told(status, keeper)))
             keeper.release()
             await closing.enter_async_context(
-                open_background(settings, opened.orders, on_state=on_state, count_webhook=_count_webhook)
+                open_background(
+                    settings,
+                    opened.orders,
+                    code=opened.codes.code_of,
+                    on_state=on_state,
+                    count_webhook=_count_webhook,
+                )
             )
             yield
 

@@ -27,6 +27,7 @@ from gateway.front.addresses import (
 )
 from gateway.front.answers import Answers, DoorSettings
 from gateway.front.auth import Auth
+from gateway.front.codes import CodeActs
 from gateway.front.handing import Handing
 from gateway.front.head import Head
 from gateway.front.intake import client_of, read_request
@@ -36,10 +37,11 @@ from gateway.front.person import PersonAct
 from gateway.front.plain import Answer
 from gateway.front.self_service import SelfServicePages
 from gateway.front.signing import ASKED
-from gateway.http.forwarded import is_trusted, network_of
+from gateway.http.forwarded import is_trusted
 from gateway.policy.fronts import AUTH, HTTP, NGINX
 from gateway.policy.links import link_path
 from gateway.policy.model import Deny, DownloadRequest
+from gateway.policy.networks import network_of
 from gateway.policy.reasons import Reason
 from gateway.services.broken import reason_of
 from gateway.services.delivery import Delivery
@@ -100,7 +102,9 @@ class Door:
             sums=services.sums,
         )
         self._help = SelfServicePages(self._answers, services.self_service, prefix=settings.prefix)
-        self._acts: Acts = {"person": PersonAct(self._gatekeeper, self._answers), **self._help.acts}
+        codes = CodeActs(self._gatekeeper, services.codes, self._answers, prefix=settings.prefix)
+        person = PersonAct(self._gatekeeper, self._answers)
+        self._acts: Acts = {"person": person, **codes.acts, **self._help.acts}
         self._accounts = (
             None if services.accounts is None else AccountDoor(services.accounts, self._answers, prefix=settings.prefix)
         )

@@ -292,6 +292,16 @@ def test_rules_with_all_their_mistakes(run: Run, well: Path, tmp_path: Path) -> 
     assert sum(line.startswith("FAIL  rules") for line in shown.stdout.splitlines()) == 2
 
 
+def test_a_plan_for_guests_rests_on_orders_and_mail(run: Run, well: Path, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("version: 1\notherwise: allow\nplans: {p: {bind_ip: order, new_device: code}}\n")
+    well.write_text(f"{well.read_text()}\nrules: {rules}\n")
+    shown = run("doctor", "--config", well)
+    assert states(shown)["rules"] == "warn"
+    assert "plan p: bind_ip rests on orders, which the settings have not" in shown.stdout
+    assert "plan p: new_device rests on orders and mail, which the settings have not" in shown.stdout
+
+
 def test_geo_databases_one_by_one(run: Run, well: Path, tmp_path: Path) -> None:
     city = build_demo_databases(tmp_path)["city"]
     junk = tmp_path / "junk.mmdb"

@@ -179,6 +179,20 @@ def test_a_link_cannot_loosen_its_plan(run: Run, config: Path, options: list[str
     assert line in refused.stderr
 
 
+def test_a_link_that_cannot_give_what_its_plan_asks_of_guests_is_told_of(run: Run, config: Path) -> None:
+    rules = config.with_name("rules.yaml")
+    rules.write_text("version: 1\notherwise: allow\nplans: {p: {bind_ip: order, new_device: code}}\ndefault_plan: p\n")
+    config.write_text(f"{config.read_text()}rules: {rules}\n")
+    create = ("link", "create", "--file", "a", "--config", config)
+    lacking = run(*create, "--order", "1").stderr
+    assert "Note: plan p: bind_ip rests on orders, which the settings have not" in lacking
+    assert "Note: plan p: new_device rests on orders and mail, which the settings have not" in lacking
+    mail = "{server: 'smtp://x.example', sender: a@example.com}"
+    config.write_text(f"{config.read_text()}orders: {{url: 'sqlite:///{config.parent}/o.db'}}\nmail: {mail}\n")
+    assert run(*create).stderr.count("this link has no order") == 2
+    assert "unless the order book has the order" in run(*create, "--order", "1").stderr
+
+
 def test_a_link_that_a_door_will_refuse_is_told_of(run: Run, config: Path) -> None:
     doors = "{secret: 0123456789abcdef0, nginx: {redirect: /_gateway/, waive: [concurrent]}}"
     config.write_text(f"{config.read_text()}doors: {doors}\n")

@@ -365,3 +365,21 @@ def test_limits_that_a_door_cannot_keep_of_the_rules_that_the_settings_name(run:
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "warning: plans.gold.rate: cannot be kept by the door nginx" in shown.stdout
     assert run("rules", "check", "--strict", "--config", config).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        ("", ["plans.p.bind_ip", "plans.p.new_device"]),
+        ("orders: {url: 'sqlite:///x.db'}", ["plans.p.new_device"]),
+        ("shops: [{name: a, kind: signed, secrets: [x]}]", ["plans.p.new_device"]),
+        ("mail: {server: 'smtp://x', sender: a@example.com}", ["plans.p.bind_ip", "plans.p.new_device"]),
+        ("orders: {}\nmail: {server: 'smtp://x', sender: a@example.com}", []),
+    ],
+)
+def test_what_plans_ask_of_guests_and_the_settings_lack(check: Run, tmp_path: Path, settings: str, warned) -> None:
+    (tmp_path / "gateway.yaml").write_text(f"issuer: x\n{settings}\n")
+    text = f"{HEAD}plans: {{p: {{bind_ip: order, new_device: code}}, q: {{}}}}\n"
+    found = json.loads(check(text, "--json", "--config", "gateway.yaml").stdout)
+    assert [each["key"] for each in found["warnings"]] == warned
+    assert all("which the settings have not" in each["text"] and each["column"] for each in found["warnings"])

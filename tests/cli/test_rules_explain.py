@@ -104,6 +104,7 @@ def test_the_same_as_json(run: Run, rules: Path) -> None:
         "rules": {"file": "rules.yaml"},
         "given": {"country": "IR", "time": "2026-11-20T11:00:00Z", "view": "true"},
         "plan": "standard",
+        "guests": [],
     }
     assert found["steps"][0] == {
         "rule": "office",

@@ -653,3 +653,13 @@ async def test_a_server_that_falls_silent_is_down_in_time(server: Server, monkey
         hose.speak()
         assert await book.read("main-1") == order()
         await book.close()
+
+
+async def test_mails_of_every_purpose_are_numbered_by_their_moment(book: SqlOrderBook) -> None:
+    moment = 1_795_228_200_000
+    links = mail(moment)
+    async with book.change("main-1") as draft:
+        draft.order = order()
+        draft.mails += [links, replace(links, mail_id="other", purpose="code")]
+    kept = {(each.purpose, each.number) for each in await book.mails("main-1")}
+    assert kept == {("links", moment), ("code", moment)}

@@ -10,7 +10,9 @@ import pytest
 from multidict import CIMultiDict, MultiDict
 
 from gateway.front.answers import SAFE, Answers, DoorSettings
+from gateway.front.code_page import CodeState
 from gateway.front.head import Head
+from gateway.front.plain import Answer
 from gateway.mail.letter import Brand
 from gateway.policy.fronts import FRONTS
 from gateway.policy.model import Claims, Deny, DownloadRequest, FileEntry, StoredObject
@@ -128,3 +130,55 @@ def test_an_empty_file_and_one_that_is_elsewhere() -> None:
     away = replace(admitted(), plan=plan_redirect("GET", "https://cdn.example.com/a b"))
     answer = answers().bodiless(away)
     assert (answer.status, answer.headers["Location"]) == (302, "https://cdn.example.com/a%20b")
+
+
+def code_page(path: str, state: CodeState | None = None, **changes: object) -> Answer:
+    asking = answers(replace(SETTINGS, **{"mails": True, **changes}))
+    shown = replace(head(**BROWSER), path=path)
+    if state is None:
+        return asking.refusal(shown, "r-1", Deny(Reason.DEVICE_CODE))
+    return asking.code_page(shown, "r-1", state)
+
+
+@pytest.mark.parametrize("path", ["/l/a.b-c_d", "/d/a.b-c_d", "/d/a.b-c_d/2/Sea.pdf", "/z/a.b-c_d/all.zip"])
+def test_the_forms_of_a_code_lead_to_the_link_of_the_request(path: str) -> None:
+    page = code_page(path)
+    assert page.body.count(b'<form class="code" method="post" action="/shop/l/a.b-c_d">') == 2
+    assert "form-action 'self'" in page.headers["Content-Security-Policy"]
+    assert "script-src" not in page.headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize("path", ["/auth/refused", "/d/%22%3E/1", "/l/a%2eb", "/hooks/main"])
+def test_where_no_link_is_named_there_is_no_form(path: str) -> None:
+    page = code_page(path)
+    assert (page.status, b"<form" in page.body, b"write to the shop" in page.body) == (401, False, True)
+    assert "form-action 'none'" in page.headers["Content-Security-Policy"]
+
+
+def test_where_nothing_can_be_mailed_there_is_no_form() -> None:
+    assert b"<form" not in code_page("/l/a", mails=False).body
+    assert b"<form" not in code_page("/l/a", CodeState("unsent")).body
+    without = Answers(replace(SETTINGS, mails=True), store=None, ledger=None, acts=False)
+    assert b"<form" not in without.refusal(replace(head(**BROWSER), path="/l/a"), "r", Deny(Reason.DEVICE_CODE)).body
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "said"),
+    [
+        (CodeState("sent"), 200, "Please look into your e-mails"),
+        (CodeState("often"), 429, "many codes"),
+        (CodeState("wrong", 1), 401, "1 more try"),
+        (CodeState("wrong", 4), 401, "4 more tries"),
+        (CodeState("none"), 401, "no such code"),
+    ],
+)
+@pytest.mark.parametrize("language", ["en", "pl"])
+def test_each_state_of_a_code_has_its_words(state: CodeState, status: int, said: str, language: str) -> None:
+    settings = replace(SETTINGS, mails=True)
+    shown = replace(head(**BROWSER, Accept_Language=language), path="/l/a")
+    page = answers(settings).code_page(shown, "r-1", state)
+    text = page.body.decode()
+    assert (page.status, page.headers["Content-Language"]) == (status, language)
+    assert (said in text) is (language == "en")
+    assert 'autocomplete="one-time-code"' in text
+    assert 'role="alert"' in text or state.name == "sent"

@@ -62,3 +62,26 @@ def test_our_own_cookie_alone_is_taken(cookie: str, brought: str | None) -> None
     request = asked(("Cookie", cookie))
     assert request is not None
     assert (request.device_cookie, request.offered_cookie is None) == (brought, brought is not None)
+
+
+ONE, TWO = "0123456789ab" * 3 + "01234567", "f" * 44
+
+
+@pytest.mark.parametrize(
+    ("cookies", "known"),
+    [
+        (f"gw_known={ONE}", ONE),
+        (f"a=1; gw_known={ONE}.{TWO}; gw_device=x", f"{ONE}.{TWO}"),
+        (f"gw_known={'.'.join([ONE] * 20)}", ".".join([ONE] * 20)),
+        (f"gw_known={'.'.join([ONE] * 21)}", None),
+        (f"gw_known={ONE}.", None),
+        (f"gw_known={ONE.upper()}", None),
+        (f"xgw_known={ONE}", None),
+        ("gw_known=", None),
+    ],
+)
+def test_for_which_links_a_device_says_that_it_is_known(cookies: str, known: str | None) -> None:
+    request = asked(("Cookie", cookies))
+    assert request is not None
+    assert request.known_cookie == known
+    assert ONE not in repr(request)

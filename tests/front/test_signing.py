@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.front.signing import remedy, sign_in_at
-from gateway.policy.model import Account, Deny
+from gateway.front.signing import sign_in_at, sign_in_button
+from gateway.policy.accounts import Account
+from gateway.policy.model import Deny
 from gateway.policy.reasons import Reason
 from gateway.services.sessions import Session, Sessions
 
@@ -26,13 +27,13 @@ SOMEBODY = Session(Account("c-7"), "id", 9_999_999_999)
     ],
 )
 def test_who_has_to_sign_in_comes_back(path: str, leads: str) -> None:
-    action = remedy(Deny(Reason.ACCOUNT_REQUIRED), path, "/shop", None, SESSIONS)
+    action = sign_in_button(Deny(Reason.ACCOUNT_REQUIRED), path, "/shop", None, SESSIONS)
     assert action is not None
     assert (action.href, action.fields) == (leads, None)
 
 
 def test_who_is_somebody_else_may_sign_out_with_the_key_of_the_session() -> None:
-    action = remedy(Deny(Reason.ACCOUNT_OTHER), "/d/eyJ.x.y", "/shop", SOMEBODY, SESSIONS)
+    action = sign_in_button(Deny(Reason.ACCOUNT_OTHER), "/d/eyJ.x.y", "/shop", SOMEBODY, SESSIONS)
     assert action is not None
     assert action.href == "/shop/account/sign-out"
     assert action.fields == {"key": SESSIONS.form_key(SOMEBODY), "to": "/l/eyJ.x.y"}
@@ -41,7 +42,7 @@ def test_who_is_somebody_else_may_sign_out_with_the_key_of_the_session() -> None
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.ACCOUNT_REQUIRED], ids=str)
 def test_for_nothing_else_there_is_a_button(reason: Reason) -> None:
-    assert remedy(Deny(reason), "/l/eyJ.x.y", "", None, SESSIONS) is None
+    assert sign_in_button(Deny(reason), "/l/eyJ.x.y", "", None, SESSIONS) is None
 
 
 def test_another_account() -> None:

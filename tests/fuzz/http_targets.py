@@ -14,9 +14,10 @@ from aiohttp.multipart import content_disposition_filename, parse_content_dispos
 from engine import Target
 
 from gateway.http.disposition import content_disposition, file_name
-from gateway.http.forwarded import Address, client_address, network_of
+from gateway.http.forwarded import Address, client_address
 from gateway.http.preconditions import Verdict, evaluate, http_date, parse_http_date
 from gateway.http.ranges import Parts, Span, Unsatisfiable, Whole, multipart, parse
+from gateway.policy.networks import network_of
 
 DIGITS = set("0123456789")
 BODY_MAX = 4096

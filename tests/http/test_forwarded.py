@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.http.forwarded import client_address, is_trusted, network_of, parse_address
+from gateway.http.forwarded import client_address, is_trusted, parse_address
 
 TRUSTED = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
 PROXY = "10.0.0.1"
@@ -146,21 +146,6 @@ def test_addresses_round_trip(address: object) -> None:
     parsed = parse_address(str(address))
     assert parsed is not None
     assert parse_address(str(parsed)) == parsed
-
-
-@pytest.mark.parametrize(
-    ("text", "network"),
-    [
-        ("203.0.113.77", "203.0.113.0/24"),
-        ("2001:db8:1:2ff:3::4", "2001:db8:1:200::/56"),
-        ("::ffff:203.0.113.77", "203.0.113.0/24"),
-        ("fe80::1%eth0", "fe80::/56"),
-    ],
-)
-def test_network_of(text: str, network: str) -> None:
-    address = parse_address(text)
-    assert address is not None
-    assert network_of(address) == network
 
 
 @pytest.mark.parametrize(

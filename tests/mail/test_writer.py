@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from email import message_from_bytes
@@ -34,6 +35,7 @@ def writer(link: Callable[..., LinkAddresses]) -> Writer:
         Brand("Sea Shop"),
         SETTINGS,
         addresses=lambda order: [link("Sea.pdf")],
+        code=lambda mail_id: {"0a1b2c": "012345"}[mail_id],
         clock=lambda: 1_795_228_205_999,
     )
 
@@ -53,7 +55,7 @@ def test_the_language_is_the_buyers_else_the_shops(writer: Writer, language: str
 
 
 def test_an_order_without_links_is_not_mailed() -> None:
-    bare = Writer(COMPOSER, Brand("Sea Shop"), SETTINGS, addresses=lambda order: (), clock=lambda: 0)
+    bare = Writer(COMPOSER, Brand("Sea Shop"), SETTINGS, addresses=lambda order: (), code=str, clock=lambda: 0)
     with pytest.raises(ValueError, match="no link"):
         bare.compose(ORDER, MAIL)
 
@@ -61,5 +63,29 @@ def test_an_order_without_links_is_not_mailed() -> None:
 def test_the_envelopes_sender(writer: Writer, link: Callable[..., LinkAddresses]) -> None:
     assert writer.sender(MAIL) == "shop@example.com"
     settings = SETTINGS.model_copy(update={"bounces": "bounces@example.com"})
-    verp = Writer(COMPOSER, Brand("Sea Shop"), settings, addresses=lambda order: [link("a")], clock=lambda: 0)
+    verp = Writer(COMPOSER, Brand("Sea Shop"), settings, addresses=lambda order: [link("a")], code=str, clock=lambda: 0)
     assert verp.sender(MAIL) == "bounces+0a1b2c@example.com"
+
+
+@pytest.mark.parametrize(
+    ("language", "subject", "title"),
+    [
+        ("en", "Sea Shop: your code for order #10001", "Your code"),
+        ("pl", "Sea Shop: kod do zamówienia #10001", "Kod dostępu"),
+    ],
+)
+def test_a_code_is_in_the_body_alone_and_no_link_is_beside_it(
+    writer: Writer, language: str, subject: str, title: str
+) -> None:
+    code = replace(MAIL, purpose="code", language=language)
+    message = message_from_bytes(writer.compose(ORDER, code), policy=default)
+    assert message["Subject"] == subject
+    assert not any("012345" in value for value in message.values())
+    parts = [part.get_content() for part in message.walk() if part.get_content_maintype() == "text"]
+    assert len(parts) == 2
+    for part in parts:
+        assert title in part
+        assert "012345" in part
+        assert "#10001" in part
+        assert "Sea.pdf" not in part
+        assert not re.search("https?://", part)

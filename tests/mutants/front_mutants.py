@@ -32,7 +32,7 @@ FRONT = (
     mutant(
         "a place that is waived is charged all the same",
         "policy/decide.py",
-        ("        charges(possible.limits, device),\n", "        charges(limits, device),\n"),
+        ("        charges(possible.limits, device) + code,\n", "        charges(limits, device) + code,\n"),
         test="policy/test_decide.py::test_what_is_waived_is_told_and_neither_charged_nor_paced",
     ),
     mutant(

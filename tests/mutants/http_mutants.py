@@ -235,9 +235,9 @@ HTTP = (
     ),
     mutant(
         "every IPv6 address is a network of its own",
-        "http/forwarded.py",
-        ("_IPV6_PREFIX = 56", "_IPV6_PREFIX = 128"),
-        test="http/test_forwarded.py::test_network_of",
+        "policy/networks.py",
+        ("_NEAR_IPV6 = 24, 56", "_NEAR_IPV6 = 24, 128"),
+        test="policy/test_networks.py::test_the_network_that_counts_as_one_place",
     ),
     mutant(
         "host bits in a network are passed over in silence",

@@ -559,4 +559,32 @@ POLICY = (
         ("(looks if is_look else people)", "people"),
         test="policy/test_looks.py::test_whose_doing_it_is",
     ),
+    mutant(
+        "who orders where nobody knows may download from everywhere",
+        "policy/decide.py",
+        (
+            "if plan.bind_ip and policy.binds and (why :=",
+            "if plan.bind_ip and policy.binds and policy.holding and (why :=",
+        ),
+        test="policy/test_decide.py::test_a_plan_that_binds_is_open_in_the_network_of_the_order_alone",
+    ),
+    mutant(
+        "what a device shows of its codes is worth something without its own cookie",
+        "policy/device.py",
+        ("claims.token_key, cookie)).encode()", "claims.token_key)).encode()"),
+        test="door/test_guests.py::test_neither_of_the_two_cookies_is_worth_anything_without_the_other",
+    ),
+    mutant(
+        "a device that is known for one link is known for all",
+        "policy/device.py",
+        ('("confirmed", claims.token_key, cookie)', '("confirmed", cookie)'),
+        ('return f"{claims.token_key[:_NAME]}{proof}"', "return f\"{'0' * _NAME}{proof}\""),
+        test="policy/test_device.py::test_a_confirmed_device_is_known_for_its_link_and_no_other",
+    ),
+    mutant(
+        "a replay takes what an event does not tell for met",
+        "policy/replay.py",
+        ("if not guests_of(fields).issuperset(plan.guests):", "if guests_of(fields) - {*plan.guests}:"),
+        test="policy/test_replay.py::test_what_is_asked_of_guests_is_decided_again_where_it_was_asked_then",
+    ),
 )

@@ -372,4 +372,40 @@ SERVICES = (
         test="policy/test_record.py::test_the_plan_in_force_or_else_the_one_that_was_named",
         shows="KeyError",
     ),
+    mutant(
+        "tries of a code at once are one try",
+        "backends/lua/code_try.lua",
+        ("redis.call('HINCRBY', KEYS[1], 'tries', 1)", "(redis.call('HGET', KEYS[1], 'tries') + 1)"),
+        test="backends/test_redis_codes.py::test_tries_at_once_are_counted_one_by_one",
+    ),
+    mutant(
+        "a code is good for ever again",
+        "services/codes.py",
+        (
+            "if not await self._store.spend(shard, claims.token_key, device, kept):",
+            "if not kept:",
+        ),
+        test="door/test_guests.py::test_of_two_who_enter_the_right_code_at_once_one_is_let_in",
+    ),
+    mutant(
+        "a code opens whatever device it is entered on",
+        "services/codes.py",
+        ('return identify(request, self._secret).cookie or ""', 'return ""'),
+        test="door/test_guests.py::test_a_code_is_good_for_one_device_one_link_and_once",
+    ),
+    mutant(
+        "who throws cookies away gets codes without end",
+        "backends/redis_codes.py",
+        (
+            'counted += [(f"{made}:{seconds}", most, seconds) for most, seconds in OF_TOKEN]',
+            'counted += [(f"{made}:{device}:{seconds}", most, seconds) for most, seconds in OF_TOKEN[1:]]',
+        ),
+        test="door/test_guests.py::test_who_throws_his_cookies_away_gets_no_more_than_six_codes_an_hour",
+    ),
+    mutant(
+        "a code that nobody can use any more is mailed days later",
+        "services/mailing.py",
+        ('if mail.purpose == "code" and mail.created_at', 'if mail.purpose == "links" and mail.created_at'),
+        test="services/test_mailing.py::test_a_code_that_could_not_be_sent_while_it_was_good_is_not_sent_any_more",
+    ),
 )

@@ -8,11 +8,11 @@ from types import MappingProxyType
 
 import pytest
 
+from gateway.policy.accounts import Account
 from gateway.policy.decide import Policy, decide, expiry_of, plan_of, refused_by, requested_file
 from gateway.policy.fronts import FRONTS, Waived
 from gateway.policy.limits import BY_NAME, charges
 from gateway.policy.model import (
-    Account,
     Allow,
     Charge,
     Claims,
@@ -26,6 +26,7 @@ from gateway.policy.model import (
     Place,
     Plan,
 )
+from gateway.policy.orders import Holding
 from gateway.policy.reasons import Reason
 from gateway.policy.ruleset import Verdict
 from gateway.policy.standing import Command, Standing
@@ -73,10 +74,14 @@ def decided(
     hosts: tuple[str, ...] = (),
     front: str = "http",
     waived: Waived = MappingProxyType({}),
+    holding: Holding | None = None,
+    binds: bool = True,
+    device: Device = DEVICE,
+    address: str = "203.0.113.9",
 ) -> Decision:
-    policy = Policy(using or rules(), standing or Standing(), hosts, waived=waived)
-    request = replace(REQUEST, view=view, front=front)
-    return decide(claims, file, request, device=DEVICE, place=Place(), policy=policy, now=50)
+    policy = Policy(using or rules(), standing or Standing(), hosts, holding, waived, binds)
+    request = replace(REQUEST, view=view, front=front, client_address=ip_address(address))
+    return decide(claims, file, request, device=device, place=Place(), policy=policy, now=50)
 
 
 @pytest.mark.parametrize(
@@ -268,3 +273,51 @@ def test_what_any_door_refuses_comes_before_what_this_one_cannot_keep(changes, r
     decision = decided(replace(CLAIMS, limits=Limits(rate=1), **changes), front="nginx")
     assert isinstance(decision, Deny)
     assert decision.reason is reason
+
+
+HELD = Holding(paid=True, until={"a.bin": None})
+BOUND = rules(ALLOWED, Plan("guests", bind_ip=True), default="guests")
+
+
+@pytest.mark.parametrize(
+    ("ordered_from", "client", "said"),
+    [
+        ("203.0.113.9", "203.0.113.9", ""),
+        ("203.0.113.200", "203.0.113.9", ""),
+        ("2001:db8:1:2ff::1", "2001:db8:1:200::9", ""),
+        ("203.0.114.9", "203.0.113.9", "that it was ordered from."),
+        ("2001:db8:1:2ff::1", "2001:db8:1:300::9", "that it was ordered from."),
+        ("2001:db8::1", "203.0.113.9", "that it was ordered from."),
+        ("", "203.0.113.9", "the shop has not told"),
+        ("no address", "203.0.113.9", "that it was ordered from."),
+        (None, "203.0.113.9", "no order of it is known"),
+    ],
+)
+@pytest.mark.parametrize("front", FRONTS)
+def test_a_plan_that_binds_is_open_in_the_network_of_the_order_alone(
+    ordered_from: str | None, client: str, said: str, front: str
+) -> None:
+    holding = None if ordered_from is None else replace(HELD, address=ordered_from)
+    decision = decided(using=BOUND, holding=holding, address=client, front=front)
+    assert isinstance(decision, Deny if said else Allow)
+    if isinstance(decision, Deny):
+        assert (decision.reason, decision.plan) == (Reason.TOKEN_IP, "guests")
+        assert said in (decision.message or "")
+        assert not ordered_from or ordered_from not in (decision.message or "")
+    # Where nothing is known of orders, as in a test of the rules, nobody is bound; no other plan binds anybody.
+    assert isinstance(decided(using=BOUND, holding=holding, address=client, binds=False), Allow)
+    assert isinstance(decided(holding=holding, address=client), Allow)
+
+
+def test_only_a_device_that_has_entered_a_code_is_spared_the_charge_for_new_ones() -> None:
+    asking = rules(ALLOWED, Plan("guests", Limits(devices=3), new_device=True), default="guests")
+    decision = decided(using=asking)
+    assert isinstance(decision, Allow)
+    code = Charge("distinct", 1, Reason.DEVICE_CODE, "guests", "d", "c")
+    # It stands last: who would be refused all the same is not asked for a code first.
+    assert (decision.charges, decision.guests) == ((*charges(Limits(devices=3), DEVICE), code), ("new_device",))
+    confirmed = replace(DEVICE, confirmed=True)
+    known = decided(using=asking, device=confirmed)
+    assert isinstance(known, Allow)
+    assert known.charges == charges(Limits(devices=3), confirmed)
+    assert known.guests == ("new_device",)

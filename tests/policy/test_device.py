@@ -7,8 +7,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from gateway.policy.device import identify
-from gateway.policy.model import DownloadRequest
+from gateway.policy.device import KNOWN_MAX, confirmed_cookie, identify, is_confirmed
+from gateway.policy.model import Claims, DownloadRequest
 
 REQUEST = DownloadRequest(
     request_id="r",
@@ -60,3 +60,37 @@ def test_nothing_raw_is_kept() -> None:
 
 def test_without_a_user_agent_there_is_none_to_match() -> None:
     assert identify(replace(REQUEST, user_agent=""), b"s").user_agent is None
+
+
+SECRET = b"shared"
+LINK = Claims("shop", "t1", 1, ())
+BROUGHT = replace(REQUEST, device_cookie="c" * 22)
+
+
+def test_a_confirmed_device_is_known_for_its_link_and_no_other() -> None:
+    shown = replace(BROUGHT, known_cookie=confirmed_cookie(BROUGHT, LINK, SECRET))
+    assert is_confirmed(shown, LINK, SECRET)
+    assert not is_confirmed(shown, replace(LINK, token_id="t2"), SECRET)
+    assert not is_confirmed(shown, replace(LINK, issuer="other"), SECRET)
+    assert not is_confirmed(shown, LINK, b"another")
+    assert not is_confirmed(BROUGHT, LINK, SECRET)
+
+
+@pytest.mark.parametrize("device", [None, "", "d" * 22])
+def test_what_it_shows_is_worth_nothing_without_its_own_cookie(device: str | None) -> None:
+    shown = confirmed_cookie(BROUGHT, LINK, SECRET)
+    assert not is_confirmed(replace(REQUEST, device_cookie=device, known_cookie=shown), LINK, SECRET)
+
+
+def test_it_is_known_for_the_last_so_many_links_each_once() -> None:
+    links = [replace(LINK, token_id=f"t{number}") for number in range(KNOWN_MAX + 1)]
+    shown = BROUGHT
+    for each in [*links, links[-1]]:
+        shown = replace(shown, known_cookie=confirmed_cookie(shown, each, SECRET))
+    assert [is_confirmed(shown, each, SECRET) for each in links] == [False] + [True] * KNOWN_MAX
+    assert len((shown.known_cookie or "").split(".")) == KNOWN_MAX
+
+
+@pytest.mark.parametrize("known", ["", ".", "x", "0" * 44, "é" * 44, ".".join(["0" * 44] * 30)])
+def test_nothing_else_confirms_anybody(known: str) -> None:
+    assert not is_confirmed(replace(BROUGHT, known_cookie=known), LINK, SECRET)

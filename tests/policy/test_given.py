@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.document import Mistakes
+from gateway.policy.accounts import Account
 from gateway.policy.conditions import CONDITIONS, INDEXED
 from gateway.policy.conditions.base import Asks
 from gateway.policy.given import KEYS, NOON, NOWHERE, Given, GivenReader, nothing_known, written
-from gateway.policy.model import NETWORK_TYPES, Account, Claims, Facts, FileEntry, Place
+from gateway.policy.model import NETWORK_TYPES, Claims, Facts, FileEntry, Place
 from gateway.yaml_file import Bounds, parse
 
 

@@ -143,3 +143,14 @@ def test_links_that_were_mailed_and_never_opened_point_at_the_spam() -> None:
     assert side == "mail"
     assert "never opened" in text
     assert "spam" in todo
+
+
+def test_what_its_plan_asks_of_guests_and_the_order_cannot_give_is_said() -> None:
+    def of_guests(order: Order, *guests: str) -> list[str | None]:
+        found = order_findings(order, [TAKEN], CATALOGUE, needs_confirmation=False, used=True, now=NOW, guests=guests)
+        return [finding.facts.get("reason") for finding in found if finding.side == "rule"]
+
+    silent = replace(GIVEN, buyer=Told(Buyer(), AT))
+    assert of_guests(silent) == []
+    assert of_guests(silent, "bind_ip", "new_device") == ["token.ip", "device.code"]
+    assert of_guests(replace(GIVEN, address=Told("203.0.113.9", AT)), "bind_ip", "new_device") == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import given, settings
@@ -55,6 +56,7 @@ NOTICES = st.builds(
     charged_back=WORD,
     ends_at=st.none() | st.sampled_from([0, 9, 10, 100]),
     buyer=st.none() | BUYERS,
+    address=st.none() | st.sampled_from([ip_address("203.0.113.9"), ip_address("2001:db8::9")]),
     lines=st.none() | LINES,
     refunds=st.lists(st.builds(Refund, st.sampled_from(["r1", "r2"]), PIECES), max_size=2).map(tuple),
 )
@@ -180,6 +182,16 @@ def test_what_an_order_holds() -> None:
     assert subscribed.holding(needs_confirmation=False).until == dict.fromkeys(held, 7000)
     refunded = order.heard(Notice("1", 2, refunds=(Refund("r", (("l1", 1),)),)))
     assert refunded.holding(needs_confirmation=False).until == {"music/song.wav": 5000}
+
+
+def test_it_knows_where_it_was_ordered_from_until_its_buyer_is_erased() -> None:
+    told = Notice("1", 2, address=ip_address("203.0.113.9"))
+    order = paid().heard(told)
+    assert order.holding(needs_confirmation=False).address == "203.0.113.9"
+    assert order.heard(Notice("1", 3)).address.value == "203.0.113.9"
+    assert "203.0.113" not in repr((order, told, order.holding(needs_confirmation=False)))
+    erased = replace(order, address=Told(""), erased_at=4)
+    assert erased.heard(replace(told, at=5)).address.value == ""
 
 
 def test_an_order_is_called_by_its_shop_and_its_number() -> None:

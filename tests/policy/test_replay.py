@@ -421,3 +421,30 @@ def test_a_door_that_this_version_has_not_is_not_guessed_at() -> None:
     found, changes = replayed(OPEN, allowed(front="side"))
     assert changes == []
     assert found.counts.not_redecidable == {"its front door is none of this version": 1}
+
+
+BINDS, ASKS = with_plan(Plan("p", bind_ip=True)), with_plan(Plan("p", new_device=True))
+
+
+@pytest.mark.parametrize(
+    ("rules", "events", "unchanged", "unknown"),
+    [
+        (BINDS, allowed(), 0, 1),
+        (BINDS, allowed(plan__guests="new_device"), 0, 1),
+        (BINDS, allowed(plan__guests="bind_ip,new_device"), 1, 0),
+        (BINDS, denied("token.ip", rule=None), 1, 0),
+        (ASKS, allowed(), 0, 1),
+        (ASKS, allowed(plan__guests="new_device"), 1, 0),
+        (ASKS, denied("device.code", plan__guests="new_device"), 1, 0),
+        (ASKS, denied("rule.denied", rule="old"), 0, 1),
+        (OPEN, allowed(plan__guests="bind_ip,new_device"), 1, 0),
+    ],
+)
+def test_what_is_asked_of_guests_is_decided_again_where_it_was_asked_then(rules, events, unchanged, unknown) -> None:
+    replay, changes = replayed(rules, events)
+    assert (changes, replay.counts.unchanged, replay.counts.not_redecidable.total()) == ([], unchanged, unknown)
+
+
+def test_where_no_code_is_asked_for_any_more_who_was_asked_is_let_in() -> None:
+    _, changes = replayed(OPEN, denied("device.code", plan__guests="new_device"))
+    assert [change.after for change in changes] == [Outcome("", "otherwise")]

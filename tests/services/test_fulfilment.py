@@ -442,7 +442,7 @@ async def test_what_cannot_be_written_leaves_nothing_behind(desk: Desk, monkeypa
 
     fulfilment = desk.fulfilment()
     with monkeypatch.context() as patch:
-        patch.setattr(fulfilment, "_mail", broken)
+        patch.setattr(fulfilment, "_queue", broken)
         with pytest.raises(RuntimeError):
             await fulfilment.hear("main", PAID)
     assert await desk.book.read("main-1") is None

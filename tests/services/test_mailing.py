@@ -97,7 +97,7 @@ SETTINGS = MailSettings.model_validate(
 
 
 def mailing(book: SqlOrderBook, postman: Scripted | SmtpPostman, clock: Clock) -> Mailing:
-    writer = Writer(COMPOSER, Brand("Sea Shop"), SETTINGS, addresses=links, clock=clock)
+    writer = Writer(COMPOSER, Brand("Sea Shop"), SETTINGS, addresses=links, code=lambda _: "012345", clock=clock)
     return Mailing(book, postman, writer.compose, sender=writer.sender, holding=holding, clock=clock)
 
 
@@ -329,3 +329,17 @@ async def test_a_bounce_is_written_once(book: SqlOrderBook) -> None:
         ("mail.deferred", "4.4.1 mailbox busy"),
         ("mail.bounced", "5.1.1 no such user"),
     ]
+
+
+async def test_a_code_that_could_not_be_sent_while_it_was_good_is_not_sent_any_more(book: SqlOrderBook) -> None:
+    await kept(book, mail=replace(MAIL, purpose="code"))
+    clock, postman = Clock(NOW + 599_999), Scripted([Posted("later", "busy"), Posted("accepted", "ok")])
+    work = mailing(book, postman, clock)
+    assert await work.work()
+    assert b"012345" in postman.posted[0][0]
+    clock.now += 20_000
+    assert await work.work()
+    assert len(postman.posted) == 1
+    last = (await events(book))[-1]
+    assert (last["type"], last["mail.purpose"]) == ("mail.failed", "code")
+    assert last["mail.answer"] == "the code in it is not good any more"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jwt
 import pytest
 
-from gateway.policy.model import Account
+from gateway.policy.accounts import Account
 from gateway.services.sessions import AUDIENCE, COOKIE, Sessions
 
 NOW = 1_800_000_000.0

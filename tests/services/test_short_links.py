@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from gateway.policy.accounts import Account
 from gateway.policy.granting import claims_of
 from gateway.policy.keys import KeySet, load_key
 from gateway.policy.links import Link
-from gateway.policy.model import Account, Claims, FileEntry
+from gateway.policy.model import Claims, FileEntry
 from gateway.policy.orders import ALL, Buyer, Entitlement, IssuedLink, Line, Notice, Order, SoldFile
 from gateway.policy.ruleset import NO_RULES
 from gateway.policy.tokens import verify

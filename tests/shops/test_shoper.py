@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from ipaddress import ip_address
 
 import pytest
 
@@ -40,6 +41,7 @@ def test_a_recorded_order(payload: Read) -> None:
         confirmed=True,
         cancelled=False,
         buyer=Buyer("ada@example.com", "Ada Żółć", "88"),
+        address=ip_address("203.0.113.9"),
         lines=(
             Line("9001", 1, "SEA-EPUB", "501", "601", "The Sea"),
             Line("9002", 2, "SONGS-WAV", "502", "602", "Songs of the Sea"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from ipaddress import ip_address
 
 import pytest
 
@@ -47,6 +48,7 @@ def test_a_recorded_order(payload: Read) -> None:
         cancelled=False,
         refunded=False,
         buyer=Buyer("ada@example.com", "Ada Żółć", "7001001001", "pl-PL"),
+        address=ip_address("203.0.113.9"),
         lines=(
             Line(FIRST, 1, "SEA-EPUB", "8001", "44001", "The Sea - EPUB"),
             Line(SECOND, 2, "SONGS-WAV", "8002", "44002", "Songs of the Sea"),
@@ -225,3 +227,23 @@ def test_of_one_second_paid_stands_and_so_does_cancelled(order: dict[str, object
     both = Order("main-1", "main", "1").heard(paid).heard(pending)
     assert both == Order("main-1", "main", "1").heard(pending).heard(paid)
     assert both.paid.value
+
+
+@pytest.mark.parametrize(
+    ("told", "address"),
+    [
+        ({"browser_ip": "203.0.113.9"}, "203.0.113.9"),
+        ({"browser_ip": None, "client_details": {"browser_ip": "2001:db8::1"}}, "2001:db8::1"),
+        ({"browser_ip": "203.0.113.9", "client_details": {"browser_ip": "192.0.2.1"}}, "203.0.113.9"),
+        ({"browser_ip": "::ffff:203.0.113.9"}, "203.0.113.9"),
+        ({"browser_ip": "unknown", "client_details": {}}, None),
+        ({"browser_ip": "", "client_details": None}, None),
+        ({"browser_ip": 7, "client_details": None}, None),
+        ({}, None),
+    ],
+)
+def test_the_address_that_was_ordered_from(told: dict[str, object], address: str | None) -> None:
+    order = {"id": 2, "updated_at": "2026-11-20T20:02:14Z", **told}
+    notice = SHOP.read(head("orders/paid"), json.dumps(order).encode(), 0)
+    assert isinstance(notice, Notice)
+    assert notice.address == (None if address is None else ip_address(address))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from ipaddress import ip_address
 
 import pytest
 
@@ -31,6 +32,7 @@ def test_a_recorded_notice(payload: Callable[[str], bytes]) -> None:
         paid=True,
         confirmed=True,
         buyer=Buyer("ada@example.com", "Ada Żółć", "7", "pl"),
+        address=ip_address("2001:db8::9"),
         lines=(
             Line("1", 1, "SEA-EPUB", title="The Sea"),
             Line("2", 2, product_id="102", variant_id="112", title="Songs of the Sea"),
@@ -40,7 +42,18 @@ def test_a_recorded_notice(payload: Callable[[str], bytes]) -> None:
 
 def test_what_is_left_out_is_not_said() -> None:
     assert read() == Notice("1042", AT)
-    nothing = ("paid", "confirmed", "cancelled", "refunded", "charged_back", "ends_at", "buyer", "lines", "refunds")
+    nothing = (
+        "paid",
+        "confirmed",
+        "cancelled",
+        "refunded",
+        "charged_back",
+        "ends_at",
+        "buyer",
+        "ip",
+        "lines",
+        "refunds",
+    )
     assert read(**dict.fromkeys(nothing)) == Notice("1042", AT)
 
 
@@ -70,6 +83,9 @@ def test_every_word_of_it() -> None:
     ("members", "said"),
     [
         ({"id": ""}, "^id is no text of 1 to 100"),
+        ({"ip": ""}, "^ip is no IP address; write it like"),
+        ({"ip": "203.0.113.0/24"}, "^ip is no IP address"),
+        ({"ip": 3405803785}, "^ip is no IP address"),
         ({"id": "a b"}, "^id is no text"),
         ({"id": 1}, "^id is no text"),
         ({"at": "2026-11-20T20:02:14"}, "^at is no time; write it like"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from ipaddress import ip_address
 
 import pytest
 
@@ -44,6 +45,7 @@ def test_a_recorded_order(payload: Read, topic: str) -> None:
         cancelled=False,
         refunded=False,
         buyer=Buyer("ada@example.com", "Ada Żółć", "7"),
+        address=ip_address("203.0.113.9"),
         lines=(
             Line("11", 1, "SEA-EPUB", "101", "111", "The Sea - EPUB"),
             Line("12", 2, "SONGS-WAV", "102", "", "Songs of the Sea"),

@@ -126,6 +126,10 @@ end
 -- this one is, or may be, it: the request seems to be a scanner's, and the look is not spent elsewhere.
 local function is_look(ask, id, transfer)
   if not ask.look or transfer and transfer.charged == 1 then return false end
+  -- Where each device after the first needs a code, a look is no way round that.
+  for _, charge in ipairs(ask.charges) do
+    if charge.reason == 'device.code' and EXCEEDED.distinct(charge, transfer) then return false end
+  end
   local spent = look_of_file()
   return not spent or spent == id
 end

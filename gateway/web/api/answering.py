@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.order_ports import Mail
+from gateway.order_ports import Mail, Purpose
 from gateway.policy.orders import Order
 from gateway.services.desk import Shown
 
@@ -134,9 +134,10 @@ class HoldingAnswer(Answer):
 
 
 class MailAnswer(Answer):
-    """A mail with the order's links; `answer` is the mail server's last word."""
+    """A mail with the order's links, or with a one-time code; `answer` is the mail server's last word."""
 
     mail_id: str
+    purpose: Purpose
     state: Literal["queued", "accepted", "bounced", "failed"]
     created: str
     attempts: int
@@ -255,6 +256,7 @@ def order_answer(order: Order, mails: Sequence[Mail] | None, *, needs_confirmati
             else [
                 {
                     "mail_id": mail.mail_id,
+                    "purpose": mail.purpose,
                     "state": mail.state,
                     "created": utc(mail.created_at / 1000),
                     "attempts": mail.attempts,
