@@ -13,6 +13,7 @@ from gateway.bootstrap.orders import Orders, open_orders
 from gateway.bootstrap.origin import open_store
 from gateway.bootstrap.policy import open_policy
 from gateway.bootstrap.redis import open_journal, open_ledger, open_redis, open_sums
+from gateway.bootstrap.renewing import open_renewing
 from gateway.bootstrap.told import Told
 from gateway.ports import EventLog, Ledger, SumMemory
 from gateway.services import shelf
@@ -23,6 +24,7 @@ from gateway.services.gatekeeper import Gatekeeper
 from gateway.services.grounds import Grounds
 from gateway.services.housekeeping import Housekeeping
 from gateway.services.recovery import Recovery
+from gateway.services.renewing import Renewing
 from gateway.services.settlement import Settlement
 from gateway.services.unchecked import UncheckedEvents, UncheckedLedger
 from gateway.services.upkeep import Upkeep
@@ -40,6 +42,7 @@ class Services:
     settlement: Settlement
     sums: SumMemory
     orders: Orders | None
+    renewing: Renewing | None
     upkeep: Callable[[], Upkeep]
 
 
@@ -82,6 +85,9 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             orders = await closing.enter_async_context(
                 open_orders(settings, wire, assortment=assortment, settlement=settlement, events=events)
             )
+        renewing = (
+            None if orders is None else open_renewing(settings, wire, orders, counting, lambda: policy.rules.current)
+        )
         grounds = Grounds(
             keys=settings.key_set(),
             issuer=settings.issuer,
@@ -139,6 +145,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             settlement,
             await closing.enter_async_context(open_sums(settings, wire)),
             orders,
+            renewing,
             lambda: Upkeep.of(journal, shards, control.standing),
         )
 

@@ -54,6 +54,7 @@ SHOWN = {
     "mail.failed": "mail failed",
     "mail.bounced": "mail bounced",
     "staff.acted": "staff",
+    "buyer.acted": "buyer",
 }
 """What each type of event is called in the timeline."""
 
@@ -127,6 +128,8 @@ def told(step: Mapping[str, str]) -> str:
     if step["what"] == "staff":
         refused = step.get("http.response.status_code", "2")[0] != "2"
         parts.append(f"{step.get('staff.name', '')}: {step.get('staff.action', '')}{', refused' if refused else ''}")
+    if step["what"] == "buyer":
+        parts.append(f"{step.get('buyer.action', '')} (at the {step.get('buyer.at', '')})")
     if "line.id" in step:
         parts.append(f"line {step['line.id']} {step.get('line.title', '')}".strip())
     if step.get("type", "").startswith("mail."):

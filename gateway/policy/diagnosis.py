@@ -89,8 +89,8 @@ def diagnosis(links: Sequence[LinkNow], events: Iterable[Event], now: float) -> 
     kept = list(events)
     of_token: dict[str, list[Event]] = {link.token_id: [] for link in links}
     for event in kept:
-        # What our own people did is not what became of the link.
-        if (token := event.get("token.id")) and event.get("type") != "staff.acted":
+        # What people did with a link is not what became of it.
+        if (token := event.get("token.id")) and event.get("type") not in ("staff.acted", "buyer.acted"):
             of_token.setdefault(token, []).append(event)
     known = {link.token_id: link for link in links}
     told = [each for token, own in of_token.items() for each in _of_link(token, known.get(token), own, now)]

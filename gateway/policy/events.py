@@ -46,6 +46,7 @@ TYPES = (
     "mail.bounced",
     "webhook.failed",
     "staff.acted",
+    "buyer.acted",
 )
 
 FIELDS = (
@@ -80,6 +81,8 @@ FIELDS = (
     "webhook.attempts",
     "staff.name",
     "staff.action",
+    "buyer.action",
+    "buyer.at",
     "customer.id",
     "account",
     "token.plan",

@@ -293,11 +293,11 @@ class LinkDesk:
             if short and not each.revoked:
                 by_end.setdefault(max(until, each.expires_at), []).append(each.link.claims)
         for end, claims in by_end.items():
-            await self.extend(linking.Subject(tuple(claims)), end, _on_record)
+            await self.extend(linking.Subject(tuple(claims)), end, on_record)
         return [claims for group in by_end.values() for claims in group]
 
 
-async def _on_record() -> None:
+async def on_record() -> None:
     """The act has been put on record before."""
 
 

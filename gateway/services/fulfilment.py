@@ -17,7 +17,7 @@ from gateway.policy.events import new_event
 from gateway.policy.granting import claims_of, files_of, granted, happened, is_outlived, linked, prolonged, ungranted
 from gateway.policy.links import write_link
 from gateway.policy.model import FileEntry
-from gateway.policy.orders import Notice, Order, SoldFile, order_id_of
+from gateway.policy.orders import Holding, Notice, Order, SoldFile, order_id_of
 from gateway.policy.products import Catalogue
 from gateway.policy.ruleset import RuleSet
 from gateway.services.faults import describe
@@ -114,7 +114,11 @@ class Fulfilment:
 
     def gives(self, order: Order) -> bool:
         """Whether anything of it is its buyer's now, be it lapsed."""
-        return bool(order.holding(needs_confirmation=self._needs_confirmation(order.shop)).until)
+        return bool(self.holding(order).until)
+
+    def holding(self, order: Order) -> Holding:
+        """What the order gives its buyer now."""
+        return order.holding(needs_confirmation=self._needs_confirmation(order.shop))
 
     async def hear(self, shop: str, notice: Notice) -> None:
         """Take in what a shop said of an order, with all that follows. Raises OrdersDown."""
@@ -148,7 +152,20 @@ class Fulfilment:
 
     async def erase(self, order_id: str) -> Order | None:
         """Forget a known order's buyer: all personal data, and where its mails went. Raises OrdersDown."""
-        return await self._change(order_id, lambda order: order.erased(now_ms()), mail=False, grants=False)
+        return await self.amend(order_id, lambda order: order.erased(now_ms()), mail=False)
+
+    async def amend(self, order_id: str, step: Callable[[Order], Order], *, mail: bool) -> Order | None:
+        """Change a known order by the step and nothing more, with the events of that. Nobody else can change it while
+        the step is asked; what it raises leaves all as it was. Raises OrdersDown.
+        """
+        async with self._book.change(order_id) as draft:
+            if draft.order is None:
+                return None
+            before, draft.order = draft.order, step(draft.order)
+            self._tell(draft, before, draft.order, mail=mail)
+        if draft.mails:
+            await self._bell.ring()
+        return draft.order
 
     async def _change(
         self,
