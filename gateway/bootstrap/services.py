@@ -7,8 +7,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from gateway.backends.redis_control import RedisControl
+from gateway.backends.redis_devices import RedisDevices
 from gateway.backends.redis_events import RedisEventLog
 from gateway.backends.redis_shards import RedisShards
+from gateway.bootstrap.library import open_library
+from gateway.bootstrap.links import open_worker_links
 from gateway.bootstrap.orders import Orders, open_orders
 from gateway.bootstrap.origin import open_store
 from gateway.bootstrap.policy import open_policy
@@ -23,6 +26,7 @@ from gateway.services.fulfilment import Assortment
 from gateway.services.gatekeeper import Gatekeeper
 from gateway.services.grounds import Grounds
 from gateway.services.housekeeping import Housekeeping
+from gateway.services.library import Library
 from gateway.services.recovery import Recovery
 from gateway.services.renewing import Renewing
 from gateway.services.settlement import Settlement
@@ -43,6 +47,7 @@ class Services:
     sums: SumMemory
     orders: Orders | None
     renewing: Renewing | None
+    library: Library | None
     upkeep: Callable[[], Upkeep]
 
 
@@ -66,6 +71,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             closing.push_async_callback(unchecked.stop)
             if settings.when_redis_is_down == "allow":
                 ledger, events = unchecked, owed
+        devices = RedisDevices(wire, shards)
         policy = await closing.enter_async_context(open_policy(settings, wire, events, told))
         settlement = Settlement(ledger, lease=lease, standing=lambda: control.standing, on_settled=told.settled)
         commands = RedisControl(wire)
@@ -85,9 +91,8 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             orders = await closing.enter_async_context(
                 open_orders(settings, wire, assortment=assortment, settlement=settlement, events=events)
             )
-        renewing = (
-            None if orders is None else open_renewing(settings, wire, orders, counting, lambda: policy.rules.current)
-        )
+        links = open_worker_links(settings, wire, counting, lambda: policy.rules.current)
+        renewing = None if orders is None else open_renewing(settings, orders, links)
         grounds = Grounds(
             keys=settings.key_set(),
             issuer=settings.issuer,
@@ -146,6 +151,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             await closing.enter_async_context(open_sums(settings, wire)),
             orders,
             renewing,
+            None if orders is None or renewing is None else open_library(settings, orders, links, devices, renewing),
             lambda: Upkeep.of(journal, shards, control.standing),
         )
 

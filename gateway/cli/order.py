@@ -28,7 +28,6 @@ SHOWN = {
     "link.opened": "opened",
     "link.revoked": "revoked",
     "link.extended": "extended",
-    "device.removed": "device freed",
     "download.allowed": "downloading",
     "download.finished": "downloaded",
     "download.lost": "lost",

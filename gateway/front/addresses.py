@@ -47,7 +47,12 @@ class RefusedAddress:
     """`/auth/refused`: where it has the refusal shown that it was told, or that of bytes that never came."""
 
 
-Address = LinkAddress | FileAddress | ZipAddress | HookAddress | AuthAddress | RefusedAddress
+@dataclass(frozen=True, slots=True)
+class LibraryAddress:
+    """`/account`: what the customer who has signed in has bought."""
+
+
+Address = LinkAddress | FileAddress | ZipAddress | HookAddress | AuthAddress | RefusedAddress | LibraryAddress
 
 
 def parse_path(raw_path: str) -> Address | None:
@@ -61,6 +66,8 @@ def parse_path(raw_path: str) -> Address | None:
             return FileAddress(token, int(number))
         case ["", "z", token] | ["", "z", token, _] if token:
             return ZipAddress(token)
+        case ["", "account"]:
+            return LibraryAddress()
         case ["", "hooks", shop] if shop:
             return HookAddress(shop)
         case ["", "auth"]:

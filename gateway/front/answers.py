@@ -6,7 +6,7 @@ They hold no policy: what is answered, and why, comes from the gatekeeper.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from urllib.parse import urlsplit
@@ -134,6 +134,14 @@ class Answers:
         headers = {**SAFE, "X-Request-Id": asked.request_id, "Vary": "Accept, Accept-Language"}
         headers |= self.device_cookie(asked)
         return await self._link_pages.answer(head, asked, opened, self._language(head), headers)
+
+    def page(self, head: Head, request_id: str, render: Callable[[Pages, str], str]) -> Answer:
+        """A page that `render` makes in the visitor's language."""
+        language = self._language(head)
+        page = render(self._pages, language)
+        headers = {**SAFE, "X-Request-Id": request_id, "Vary": "Accept, Accept-Language"}
+        headers |= {"Content-Language": language, "Content-Security-Policy": self._pages.policy_of(page)}
+        return Answer.text(page, "text/html", headers)
 
     def refusal(self, head: Head, request_id: str, deny: Deny) -> Answer:
         """No, and why: a page for browsers, a problem (RFC 9457) for others."""

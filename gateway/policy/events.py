@@ -16,7 +16,6 @@ TYPES = (
     "link.opened",
     "link.revoked",
     "link.extended",
-    "device.removed",
     "download.allowed",
     "download.denied",
     "download.finished",

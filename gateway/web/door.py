@@ -15,6 +15,7 @@ from gateway.front.addresses import (
     AuthAddress,
     FileAddress,
     HookAddress,
+    LibraryAddress,
     LinkAddress,
     RefusedAddress,
     ZipAddress,
@@ -25,6 +26,7 @@ from gateway.front.auth import Auth
 from gateway.front.handing import Handing
 from gateway.front.head import Head
 from gateway.front.intake import read_request
+from gateway.front.library import LibraryDoor
 from gateway.front.opening import open_link
 from gateway.front.plain import Answer
 from gateway.http.forwarded import is_trusted
@@ -89,6 +91,9 @@ class Door:
             sums=services.sums,
         )
         self._acts: Acts = {}
+        self._library = None
+        if services.library is not None and settings.sessions is not None:
+            self._library = LibraryDoor(services.library, settings.sessions, self._answers, prefix=settings.prefix)
         self._archives = ArchiveAnswer(zipping, self._sending, refuse=self._refusal, device=self._answers.device_cookie)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -116,6 +121,8 @@ class Door:
             return await self._hooks.answer(request, address.shop, request_id)
         if isinstance(address, AuthAddress | RefusedAddress):
             return await self._ask(head, address, request_id)
+        if isinstance(address, LibraryAddress):
+            return await self._account(request, head, request_id)
         methods = ("GET", "HEAD", "POST") if self._acts and isinstance(address, LinkAddress) else ("GET", "HEAD")
         if head.method not in methods:
             more = {"Allow": ", ".join(methods)}
@@ -135,6 +142,17 @@ class Door:
             if (late := await self._turn(request_id)) is not None:
                 return await self._turn_away(head, asked, late)
             return await self._let_in(request, head, address, asked)
+        finally:
+            self._turns.end(request_id)
+
+    async def _account(self, request: web.Request, head: Head, request_id: str) -> Answer:
+        if self._library is None:
+            return self._nowhere(head, request_id)
+        try:
+            if (late := await self._turn(request_id)) is not None:
+                return self._refusal(head, request_id, Deny(late))
+            form = await read_form(request) if head.method == "POST" else None
+            return await self._library.answer(head, request_id, form)
         finally:
             self._turns.end(request_id)
 
