@@ -1,4 +1,4 @@
-"""The library at a whole worker: what its customer sees and may do there, and that nobody else's is shown or changed."""
+"""The library at a whole worker: what its customer sees and may do there, and nobody else's is shown or changed."""
 
 from __future__ import annotations
 
