@@ -110,7 +110,7 @@ class OrderBook(Protocol):
     ) -> tuple[Sequence[Order], int | None]:
         """Orders of this customer alone, exactly so written, of these shops (empty: of all); the newest first.
 
-        `most` of them, and where the older ones begin: say that as `before`; None where there are no more.
+        `most` of them at most, and where the older ones begin: say that as `before`; None where there are no more.
         """
 
     async def latest(self) -> int:
