@@ -19,6 +19,7 @@ from gateway.policy.links import link_path
 from gateway.policy.model import Deny
 from gateway.policy.reasons import Reason
 from gateway.policy.renewing import Refused
+from gateway.services.broken import reason_of
 from gateway.services.library import Library
 from gateway.services.sessions import Session, Sessions
 
@@ -68,12 +69,9 @@ class LibraryDoor:
             if head.method == "POST":
                 return await self._act(head, request_id, session, form)
             return await self._show(head, request_id, session)
-        except OrdersDown as error:
+        except (LedgerDown, OrdersDown) as error:
             log.warning("request %s: %s", request_id, error)
-            return self._answers.refusal(head, request_id, Deny(Reason.ORDERS_DOWN, retry_after=RETRY_AFTER))
-        except LedgerDown as error:
-            log.warning("request %s: %s", request_id, error)
-            return self._answers.refusal(head, request_id, Deny(Reason.REDIS_DOWN, retry_after=RETRY_AFTER))
+            return self._answers.refusal(head, request_id, Deny(reason_of(error), retry_after=RETRY_AFTER))
 
     async def _show(self, head: Head, request_id: str, session: Session) -> Answer:
         html = wants_html(head.headers.get("Accept"))
@@ -133,7 +131,7 @@ class LibraryDoor:
     async def _renew(self, session: Session, order_id: str, token_id: str) -> str:
         try:
             outcome = await self._library.renew(session.account, order_id, token_id)
-        except (OrdersDown, LedgerDown):
+        except (LedgerDown, OrdersDown):
             raise
         except GatewayError as error:
             log.warning("a link of order %s was not renewed: %s", order_id, error)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gateway.errors import GatewayError, LedgerDown
+from gateway.errors import GatewayError
 from gateway.order_ports import OrderBook
 from gateway.policy.events import new_event
 from gateway.policy.granting import claims_of
@@ -36,6 +36,7 @@ from gateway.policy.renewing import Offer, Refused
 from gateway.policy.shards import shard_of
 from gateway.ports import DeviceList, DeviceSlot, Fields, Freed
 from gateway.services.desk import LinkDesk, Shown
+from gateway.services.faults import describe
 from gateway.services.fulfilment import Fulfilment
 from gateway.services.identifiers import new_id, now_ms
 from gateway.services.renewing import Renewed, Renewing
@@ -84,6 +85,7 @@ class Library:
         self._name = name
         self._issuer = issuer
         self._shards = shards
+        self._erasing: set[asyncio.Task[int]] = set()
 
     async def shelf(self, account: Account, before: int | None = None) -> Shelf:
         """The newest orders, or those before that one. What Redis does not tell in time is left out."""
@@ -138,6 +140,18 @@ class Library:
 
     async def erase(self, account: Account) -> int:
         """Erase the personal data of all his orders; of how many. Where it fails, the same again does the rest."""
+        # Who asked for it may leave before it is done.
+        task = asyncio.create_task(self._erase(account))
+        self._erasing.add(task)
+        task.add_done_callback(self._erased)
+        return await asyncio.shield(task)
+
+    def _erased(self, task: asyncio.Task[int]) -> None:
+        self._erasing.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("not all of a customer's personal data were erased: %s", describe(error))
+
+    async def _erase(self, account: Account) -> int:
         erased, before = 0, None
         while True:
             orders, before = await self._book.of_customer(
@@ -161,7 +175,7 @@ class Library:
         try:
             async with asyncio.timeout(PATIENCE):
                 found = await asyncio.gather(*(self._ask(order, link, now) for order, link in chosen))
-        except (LedgerDown, TimeoutError) as error:
+        except (GatewayError, TimeoutError) as error:
             log.warning("a library says nothing of what is left: %s", str(error) or "Redis gave no answer in time")
             return None
         return {link.token_id: each for (_, link), each in zip(chosen, found, strict=True)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import AsyncIterator
@@ -203,6 +204,13 @@ async def test_a_form_of_another_site_does_nothing(visitor: Visitor, key: str) -
     assert (await visitor.as_("7").post("erase", key=visitor.as_("7").key)).status == 403
 
 
+async def test_what_looks_only_is_answered_without_a_body(visitor: Visitor) -> None:
+    his = visitor.as_("7")
+    headers = {**BROWSER, "Cookie": his.cookie}
+    async with visitor.gateway.client.head(visitor.gateway.base + "/account", headers=headers) as answer:
+        assert (answer.status, await answer.read()) == (200, b"")
+
+
 async def test_what_is_no_act_is_no_form(visitor: Visitor) -> None:
     assert (await visitor.as_("7").post("steal")).status == 400
     answer = await visitor.gateway.client.put(visitor.gateway.base + "/account")
@@ -310,8 +318,11 @@ async def test_hostile_names_are_text(visitor: Visitor) -> None:
     assert HOSTILE[:200] in unescape(page)
 
 
-async def test_three_hundred_orders_come_in_pages(visitor: Visitor) -> None:
-    await visitor.put(*(order(str(number)) for number in range(1, 61)))
+async def test_many_orders_come_in_pages(visitor: Visitor) -> None:
+    for number in range(1, 46):
+        async with visitor.book.change(f"main-{number}") as draft:
+            draft.order = order(str(number))
+    page = await visitor.as_("7").page()
     his, seen, path = visitor.as_("7"), [], "/account"
     while True:
         listed = await his.json(path)
@@ -319,9 +330,10 @@ async def test_three_hundred_orders_come_in_pages(visitor: Visitor) -> None:
         seen += [each["id"] for each in listed["orders"]]
         if "older" not in listed:
             break
-        assert f"/account?before={listed['older']}" in unescape(await his.page(path))
+        if path == "/account":
+            assert f'"/account?before={listed["older"]}"' in page
         path = f"/account?before={listed['older']}"
-    assert seen == [f"main-{number}" for number in range(60, 0, -1)]
+    assert seen == [f"main-{number}" for number in range(45, 0, -1)]
     assert (await his.json("/account?before=0"))["orders"] == []
     assert len((await his.json("/account?before=" + "9" * 30))["orders"]) == PAGE
 
@@ -352,6 +364,23 @@ async def test_erasing_forgets_the_buyer_and_keeps_what_was_bought(visitor: Visi
     other = await visitor.book.read("main-2")
     assert other is not None
     assert other.email == "8@example.com"
+
+
+async def test_who_leaves_is_erased_all_the_same(visitor: Visitor) -> None:
+    await visitor.put(*(order(str(number)) for number in range(1, 21)))
+    asking = asyncio.create_task(visitor.as_("7").post("erase"))
+    for _ in range(200):
+        first = await visitor.book.read("main-20")
+        if first is not None and first.erased_at > 0:
+            break
+        await asyncio.sleep(0.005)
+    asking.cancel()
+    for _ in range(200):
+        last = await visitor.book.read("main-1")
+        if last is not None and last.erased_at > 0:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("what was left when the customer left is not erased")
 
 
 async def test_without_redis_the_page_says_what_the_book_knows(visitor: Visitor) -> None:
