@@ -61,3 +61,11 @@ class ClientGone(GatewayError):
 
 class OrdersDown(GatewayError):
     """The order book cannot be asked, or did not answer in time: nothing of this call is known to have happened."""
+
+
+class ProviderDown(GatewayError):
+    """The shop's identity provider cannot be asked now, or what it answers is not what its standard says."""
+
+
+class SignInRefused(GatewayError):
+    """The sign-in ended without a customer. The text is fit for the log: it holds no code, token or name."""

@@ -56,6 +56,8 @@ class ReserveAsk:
     """What only this request's first event has: its id and time."""
     event: Fields
     """What all events of this request say alike; the ledger adds what it alone knows (type, counted, transfer.id …)."""
+    look: bool = False
+    """Whether a scanner seems to ask: it may have the one look at a file for which nothing is charged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,11 @@ class Ledger(Protocol):
 
     async def peek(self, ask: ReserveAsk) -> Deny | None:
         """What `reserve` would refuse, for answers without a body; changes nothing but writes download.denied."""
+
+    async def confirm(self, ask: ReserveAsk) -> bool:
+        """The device of this ask is a person's: charge the look at the file that it opened, and write
+        download.confirmed. False where it opened none, and where a limit is in the way.
+        """
 
     async def renew(self, reservation: Reservation, acknowledged: int, granted: int) -> Grant:
         """Report bytes acknowledged (absolute), prolong the lease, and ask that `granted` (absolute) may be sent.
@@ -305,10 +312,10 @@ class EventLog(Protocol):
     async def append(self, shard: int, fields: Fields) -> None:
         """Store one event. Raises LedgerDown; the caller decides whether the answer waits for it."""
 
-    async def append_once(self, shard: int, subject: str, mark: str, fields: Fields, seconds: int) -> bool:
-        """Store an event that others tell of the same `subject` too, unless the last one had its `mark`.
+    async def append_once(self, shard: int, mark: str, fields: Fields, seconds: int) -> bool:
+        """Store an event that others tell too, unless one with its `mark` was stored, whatever came after it.
 
-        The last one is remembered for `seconds`. Returns whether this call stored it. Raises LedgerDown.
+        The mark is remembered for `seconds`. Returns whether this call stored it. Raises LedgerDown.
         """
 
     async def trim(self, shard: int, keep_seconds: int) -> int:

@@ -9,18 +9,21 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from gateway.policy.keys import Key, load_key
-from gateway.settings_values import HttpUrl, Seconds, Secret
+from gateway.settings_values import ExactUrl, Seconds, Secret, is_loopback
 
 _SECRET_MIN = 32
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 _CLAIM = re.compile(r"[A-Za-z0-9_:/.-]{1,100}")
 DAY = 86_400
 
 
 def is_safe(url: str) -> bool:
     """Whether what is sent there, or by there, can be read by nobody on the way: https, or this very machine."""
-    parts = urlsplit(url)
-    return parts.scheme == "https" or parts.hostname in _LOOPBACK
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)))
 
 
 def _long(secret: SecretStr) -> SecretStr:
@@ -36,7 +39,7 @@ def _safe(url: str) -> str:
 
 
 LongSecret = Annotated[Secret, AfterValidator(_long)]
-SafeUrl = Annotated[HttpUrl, AfterValidator(_safe)]
+SafeUrl = Annotated[ExactUrl, AfterValidator(_safe)]
 
 
 class _Section(BaseModel):

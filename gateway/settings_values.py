@@ -87,6 +87,15 @@ def _http_url(value: object) -> str:
     return text.rstrip("/")
 
 
+def _exact_url(value: object) -> str:
+    """An http(s) address just as it is written, its query and last slash too: others compare it, or answer at it."""
+    text = _text(value)
+    _http_url(text.partition("?")[0])
+    if "#" in text or " " in text or not text.isprintable():
+        raise ValueError("has a #, a space or a control character in it; write it like https://accounts.example.com/")
+    return text
+
+
 def _internal_path(value: object) -> str:
     """A path that only nginx itself may ask for."""
     text = _text(value)
@@ -118,16 +127,17 @@ def _webhook_url(value: object) -> SecretStr:
         raise ValueError(f"has a character that an address cannot have; write it percent-encoded, and {example}")
     if parts.username is not None or parts.fragment or text.endswith("#"):
         raise ValueError(f"has a user name or a # in it; {example}")
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host):
         raise ValueError(f"is sent in the clear by http://, which only this machine's own addresses may be; {example}")
     return SecretStr(text)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether the name or address is this machine's own."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host.lower().rstrip(".") == "localhost"
 
 
 def _redis_url(value: object) -> SecretStr:
@@ -264,6 +274,7 @@ DoorSecret = Annotated[SecretStr, PlainValidator(_door_secret)]
 Address = Annotated[Listen, PlainValidator(_listen)]
 InternalPath = Annotated[str, PlainValidator(_internal_path)]
 HttpUrl = Annotated[str, PlainValidator(_http_url)]
+ExactUrl = Annotated[str, PlainValidator(_exact_url)]
 WebhookUrl = Annotated[SecretStr, PlainValidator(_webhook_url)]
 RedisUrl = Annotated[SecretStr, PlainValidator(_redis_url)]
 ProxyNetwork = Annotated[Network, PlainValidator(_network)]

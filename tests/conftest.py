@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
+import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import botocore.session
 import pytest
+from accounts.people import Browser, Provider
 from botocore.config import Config
 from redis import Redis
 
@@ -89,3 +95,27 @@ def given_s3() -> Iterator[S3Server]:
     s3 = s3_server(endpoint, os.environ["GATEWAY_TEST_S3_ACCESS_KEY"], os.environ["GATEWAY_TEST_S3_SECRET_KEY"])
     yield s3
     s3.client.close()
+
+
+@pytest.fixture(scope="session")
+def provider() -> Iterator[Provider]:
+    """An OpenID provider that this project did not write."""
+    pytest.importorskip("canaille")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = Path(__file__).with_name("accounts") / "canaille_server.py"
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", server, str(port)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        yield Provider(json.loads(process.stdout.readline())["issuer"])
+        process.terminate()
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    """Keeps its cookies."""
+    opened = Browser()
+    async with opened.client:
+        yield opened

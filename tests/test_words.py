@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.front.accounts import REASONS
 from gateway.http.problem import DEFAULT_LANGUAGE
 from gateway.policy.reasons import Reason
 from gateway.words import CATEGORIES, PluralRule, Words, load_words
@@ -39,7 +40,7 @@ def test_a_language_says_everything_and_nothing_else(words: Words) -> None:
 
 def test_there_are_words_for_every_reason_and_for_no_other() -> None:
     told = {key.removeprefix("reason.").rpartition(".")[0] for key in keys(DEFAULT) if key.startswith("reason.")}
-    assert told == {reason.text for reason in Reason} | {"unknown"}
+    assert told == {reason.text for reason in Reason} | {"unknown", *REASONS}
 
 
 @LANGUAGES

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,7 @@ class SqliteDatabase:
         self._path = Path(name).absolute()
         self.engine = create_async_engine(
             URL.create("sqlite+aiosqlite", database=str(self._path)),
-            # The driver's own BEGIN comes too late, with the first write: what was read until then may be old.
-            connect_args={"isolation_level": None, "timeout": BUSY_SECONDS},
+            async_creator=self._connect,
             pool_size=CONNECTIONS,
             max_overflow=0,
             hide_parameters=True,
@@ -68,8 +67,7 @@ class SqliteDatabase:
             ) from None
         while True:
             try:
-                async with aiosqlite.connect(self._path, isolation_level=None) as connection:
-                    await connection.execute("PRAGMA journal_mode = WAL")
+                await asyncio.to_thread(self._keep_in_wal)
                 return
             except sqlite3.Error as error:
                 # Who changes the mode waits for nobody, and another process may be changing it just now.
@@ -114,6 +112,33 @@ class SqliteDatabase:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # SQLite gives its other two files the same permissions.
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+    def _keep_in_wal(self) -> None:
+        with closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+
+    async def _connect(self) -> aiosqlite.Connection:
+        """A connection. Who is cancelled meanwhile waits until it is closed again, which takes milliseconds."""
+        # A cancelled aiosqlite forgets the file that its thread is just opening (aiosqlite's issue 259).
+        opening = asyncio.create_task(self._opened())
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await asyncio.shield(_closed(opening))
+            raise
+
+    async def _opened(self) -> aiosqlite.Connection:
+        # The driver's own BEGIN comes too late, with the first write: what was read until then may be old.
+        connection = aiosqlite.connect(self._path, isolation_level=None, timeout=BUSY_SECONDS)
+        # As SQLAlchemy has it: a connection that nobody could close does not keep the process from ending.
+        connection._thread.daemon = True
+        return await connection
+
+
+async def _closed(opening: asyncio.Task[aiosqlite.Connection]) -> None:
+    with suppress(sqlite3.Error):
+        connection = await opening
+        await connection.close()
 
 
 def _connected(connection: Any, _record: object) -> None:

@@ -42,7 +42,7 @@ class ProductsFile:
 
     def fingerprint(self) -> Hashable:
         """Changes whenever the file changes, and whenever the names of the plans do: it is right or wrong with them."""
-        return signature(self._path), None if self._plans is None else frozenset(self._plans())
+        return signature(self._path), None if self._plans is None else tuple(sorted(self._plans()))
 
     def take_copy(self) -> MemoryFile | None:
         """What was read last, for a `read_copy` in another process; it is given once. None where it cannot be kept."""

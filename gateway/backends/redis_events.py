@@ -51,13 +51,13 @@ class RedisEventLog:
         else:
             await self._through.run(self._append, shard, [stream(shard), meta_key(shard)], flat)
 
-    async def append_once(self, shard: int, subject: str, mark: str, fields: Fields, seconds: int) -> bool:
+    async def append_once(self, shard: int, mark: str, fields: Fields, seconds: int) -> bool:
         """See EventLog.append_once."""
         flat = [text for pair in fields.items() for text in pair]
         if self._through is None:
             raise TypeError("only a gateway tells what others tell too")
-        keys = [f"gw:{{{shard}}}:told:{subject}", stream(shard), meta_key(shard)]
-        reply = await self._through.run(self._once, shard, keys, [mark, seconds, *flat])
+        keys = [f"gw:{{{shard}}}:told:{mark}", stream(shard), meta_key(shard)]
+        reply = await self._through.run(self._once, shard, keys, [seconds, *flat])
         return bool(reply[0])
 
     async def count(self, shard: int) -> int:

@@ -61,6 +61,7 @@ class RedisLedger:
         self._reserve = Script("shard.lua", "ledger.lua", "charges.lua", "reserve.lua", clock=clock)
         self._renew = Script("shard.lua", "ledger.lua", "charges.lua", "renew.lua", clock=clock)
         self._settle = Script("shard.lua", "ledger.lua", "charges.lua", "settle.lua", clock=clock)
+        self._confirm = Script("shard.lua", "ledger.lua", "charges.lua", "confirm.lua", clock=clock)
         self._pace = Script("shard.lua", "pace.lua", clock=clock)
         self._lapsed = Script("lapsed.lua", clock=clock)
         self._standing = Script("standing.lua", clock=clock)
@@ -89,6 +90,14 @@ class RedisLedger:
         keys = request_keys(ask.shard, ask.token_key, ask.file_identity, ask.request_id)
         reply = await self._shards.run(self._reserve, ask.shard, keys, [self._ask_json(ask), "peek"])
         return Deny(Reason.named(reply[1])) if reply[0] == "deny" else None
+
+    async def confirm(self, ask: ReserveAsk) -> bool:
+        keys = request_keys(ask.shard, ask.token_key, ask.file_identity, ask.request_id)
+        # Hardly any file of a link was ever looked at: a write, which closed shards refuse, is only tried for those.
+        if await self._wire.execute("HGET", keys[0], "look") is None:
+            return False
+        reply = await self._shards.run(self._confirm, ask.shard, keys, [self._ask_json(ask)])
+        return bool(reply[0])
 
     async def has_transfers(self, shard: int, token_key: str, file_identity: str) -> bool:
         return bool(await self._wire.execute("EXISTS", file_keys(shard, token_key, file_identity)[2]))
@@ -235,6 +244,7 @@ class RedisLedger:
             "asked": ask.asked,
             "full": ask.full,
             "elsewhere": ask.elsewhere,
+            "look": ask.look,
             "window": window(ask.asked, ask.size, ask.start) if granted is None else granted,
             "budget": budget(ask.size),
             "refund_below": refund_below(ask.size, ask.rules.free_below),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +25,7 @@ from gateway.errors import SettingsError
 from gateway.order_ports import Posted
 from gateway.policy.events import clean
 from gateway.settings_sections import MailSettings
+from gateway.settings_values import is_loopback
 
 SECONDS_MAX = 28.0
 """Until the server has taken the sender, the recipient and all of the message."""
@@ -54,7 +54,7 @@ class SmtpPostman:
         server = settings.server
         if isinstance(server, Path):
             raise TypeError("a folder is no mail server; see backends.maildir")
-        if server.tls == "none" and not _is_loopback(server.host):
+        if server.tls == "none" and not is_loopback(server.host):
             raise SettingsError(
                 "mail.server: smtp+plain:// sends buyers' links unencrypted to another machine; "
                 "write smtp:// (STARTTLS) or smtps://"
@@ -172,13 +172,6 @@ async def _part(client: aiosmtplib.SMTP) -> None:
 def _told(outcome: Literal["accepted", "later", "refused"], what: str, answer: str, to: str) -> Posted:
     said = without_addresses(answer, to)
     return Posted(outcome, f"{what}: {said}" if what else said)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower().rstrip(".") == "localhost"
 
 
 def _own_name(sender: str) -> str:

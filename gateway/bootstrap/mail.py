@@ -64,7 +64,8 @@ def open_writer(settings: Settings, rules: Callable[[], RuleSet] | None = None) 
         settings.issuer,
         settings.base_url,
         rules or cache(lambda: read_rules(settings)),
-        _holding(settings),
+        holding_of(settings),
+        short=settings.accounts is not None,
     )
     return Writer(
         Composer(),
@@ -78,9 +79,10 @@ def open_writer(settings: Settings, rules: Callable[[], RuleSet] | None = None) 
 def open_mailing(settings: Settings, book: OrderBook, rules: Callable[[], RuleSet]) -> Mailing:
     """Sends what the book has queued. Raises SettingsError."""
     writer = open_writer(settings, rules)
-    return Mailing(book, open_postman(settings), writer.compose, sender=writer.sender, holding=_holding(settings))
+    return Mailing(book, open_postman(settings), writer.compose, sender=writer.sender, holding=holding_of(settings))
 
 
-def _holding(settings: Settings) -> Callable[[Order], Holding]:
+def holding_of(settings: Settings) -> Callable[[Order], Holding]:
+    """Says what an order gives its buyer now, by these settings."""
     confirmed = {shop.name for shop in settings.shops if shop.require_confirmation}
     return lambda order: order.holding(needs_confirmation=order.shop in confirmed)

@@ -10,6 +10,7 @@ from gateway.backends.redis_control import RedisControl
 from gateway.backends.redis_devices import RedisDevices
 from gateway.backends.redis_events import RedisEventLog
 from gateway.backends.redis_shards import RedisShards
+from gateway.bootstrap.accounts import Accounts, open_accounts
 from gateway.bootstrap.library import open_library
 from gateway.bootstrap.links import open_worker_links
 from gateway.bootstrap.orders import Orders, open_orders
@@ -46,6 +47,7 @@ class Services:
     settlement: Settlement
     sums: SumMemory
     orders: Orders | None
+    accounts: Accounts | None
     renewing: Renewing | None
     library: Library | None
     upkeep: Callable[[], Upkeep]
@@ -91,6 +93,9 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             orders = await closing.enter_async_context(
                 open_orders(settings, wire, assortment=assortment, settlement=settlement, events=events)
             )
+        accounts = await closing.enter_async_context(
+            open_accounts(settings, wire, lambda: policy.rules.current, None if orders is None else orders.book)
+        )
         links = open_worker_links(settings, wire, counting, lambda: policy.rules.current)
         renewing = None if orders is None else open_renewing(settings, orders, links)
         grounds = Grounds(
@@ -150,6 +155,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             settlement,
             await closing.enter_async_context(open_sums(settings, wire)),
             orders,
+            accounts,
             renewing,
             None if orders is None or renewing is None else open_library(settings, orders, links, devices, renewing),
             lambda: Upkeep.of(journal, shards, control.standing),

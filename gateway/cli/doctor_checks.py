@@ -24,6 +24,7 @@ from gateway.backends.s3_exposure import ListRefused, probe, sample
 from gateway.bootstrap.files import read_candidate, read_rules
 from gateway.bootstrap.origin import open_store, stored
 from gateway.cli import doctor_freeze
+from gateway.cli.doctor_accounts import account_checks
 from gateway.cli.doctor_orders import order_checks
 from gateway.cli.output import utc
 from gateway.errors import FileMissing, GatewayError, LedgerDown, OriginError, SettingsError
@@ -136,7 +137,7 @@ class Checks:
             found["rules"] = self._rules
         if self._settings.doors.refused:
             found["doors"] = self._doors
-        return found | order_checks(self._settings)
+        return found | order_checks(self._settings) | account_checks(self._settings)
 
     async def _redis(self, report: Report) -> None:
         embedded = self._settings.redis.get_secret_value().startswith("embedded://")

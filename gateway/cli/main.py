@@ -32,7 +32,7 @@ COMMANDS: Table = {
     "webhooks": ("gateway.cli.webhooks:webhooks", "Try the webhooks to the shop."),
     "doors": ("gateway.cli.doors:doors", "What each front door can keep."),
     "doctor": ("gateway.cli.doctor:doctor", "Check everything that the gateway stands on."),
-    "_worker": ("gateway.cli.serve:worker", ""),
+    "_worker": ("gateway.cli.worker:worker", ""),
 }
 """Each command's `module:attribute` and what it does; a name with an underscore is not listed."""
 

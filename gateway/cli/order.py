@@ -15,6 +15,7 @@ from gateway.cli.order_extend import extend
 from gateway.cli.order_why import why
 from gateway.cli.output import print_json, print_line, with_tools
 from gateway.policy.fronts import is_sent_by_another
+from gateway.policy.looks import signs
 from gateway.policy.shards import shard_of
 from gateway.policy.units import human_size
 
@@ -31,6 +32,7 @@ SHOWN = {
     "download.allowed": "downloading",
     "download.finished": "downloaded",
     "download.lost": "lost",
+    "download.confirmed": "confirmed",
     "download.denied": "denied",
     "order.received": "ordered",
     "order.paid": "paid",
@@ -133,7 +135,7 @@ def told(step: Mapping[str, str]) -> str:
         parts.append(f"line {step['line.id']} {step.get('line.title', '')}".strip())
     if step.get("type", "").startswith("mail."):
         parts.append(step.get("mail.answer") or step.get("reason", ""))
-    parts += [part for part in (_bytes(step), _duration(step), _origin(step), _result(step)) if part]
+    parts += [part for part in (_bytes(step), _duration(step), _origin(step), _result(step), _scanner(step)) if part]
     return "  ".join(parts)
 
 
@@ -164,6 +166,12 @@ def _result(step: Mapping[str, str]) -> str:
     counted = {"1": "counted", "0": "not counted"}.get(step.get("counted", ""), "")
     outcome = "arrival not known" if step["what"] == "sent on" else step.get("outcome", "").replace("_", " ")
     return ", ".join(part for part in (outcome, counted) if part)
+
+
+def _scanner(step: Mapping[str, str]) -> str:
+    if step.get("type") == "download.confirmed":
+        return "a person after all, counted"
+    return f"suspected scanner ({why})" if (why := signs(step)) else ""
 
 
 def _sum(opening: Mapping[str, str], ending: Mapping[str, str]) -> str:

@@ -16,6 +16,7 @@ from gateway.cli.order_book import book_entry
 from gateway.cli.output import print_json, print_line, with_tools
 from gateway.policy.decide import expiry_of, limits_of
 from gateway.policy.diagnosis import Finding, LinkNow, diagnosis, frozen_finding
+from gateway.policy.looks import apart
 from gateway.policy.reasons import Reason
 from gateway.policy.shards import shard_of
 
@@ -48,7 +49,8 @@ def why(name: str, config: Path | None, as_json: bool) -> None:
         found = frozen_finding(standing) + diagnosis(now, events, time.time())
         if entry is None:
             return found
-        used = any(event.get("type", "").startswith(("link.opened", "download.")) for event in events)
+        people, _ = apart(events)
+        used = any(event.get("type", "").startswith(("link.opened", "download.")) for event in people)
         own = entry.findings(time.time(), used=used)
         said = {finding.facts.get("reason", "") for finding in own}
         # What the order itself explains, its links need not say again; and of its mails the order book knows more.

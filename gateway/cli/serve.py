@@ -1,7 +1,4 @@
-"""`gateway serve` and `gateway worker`, and the hidden `gateway _worker` that both start for each process.
-
-Settings are read again by every worker, so that no secret stands on a command line.
-"""
+"""`gateway serve` and `gateway worker`: the supervisor, which starts `gateway _worker` for each of its processes."""
 
 from __future__ import annotations
 
@@ -13,19 +10,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import click
-from aiohttp import web
 
-from gateway.bootstrap.starting import check, supported
+from gateway.bootstrap.starting import check
 from gateway.cli.options import config_option
-from gateway.cli.output import log_to_stderr, read_settings
+from gateway.cli.output import log_to_stderr
+from gateway.cli.worker import served_settings
 from gateway.errors import GatewayError, SettingsError
 from gateway.settings import Settings, notes
 from gateway.web.api.opening import open_api
 from gateway.web.api.users import users_of
 from gateway.web.listener import close_all, open_sockets, tls_context
-from gateway.web.status import WorkerStatus
 from gateway.web.supervisor import Plan, supervise, worker_command
-from gateway.web.worker import WorkerOptions, refuse_to_start, run_worker
 
 LOG = logging.getLogger("gateway.cli")
 
@@ -37,7 +32,7 @@ def serve(config: Path | None, workers: int | None) -> None:
     """Run the gateway until SIGTERM or Ctrl-C; a second one does not wait for running downloads."""
     log_to_stderr("gateway")
     try:
-        settings = _settings(config)
+        settings = served_settings(config)
         asyncio.run(check(settings))
         for note in notes(settings):
             LOG.warning("%s", note)
@@ -53,7 +48,7 @@ def background(config: Path | None) -> None:
     """Fulfil orders, send mails and webhooks, until SIGTERM or Ctrl-C. `serve` does that too: this is one more."""
     log_to_stderr("gateway")
     try:
-        settings = _settings(config)
+        settings = served_settings(config)
         if not settings.has_background:
             raise SettingsError(
                 "neither orders: nor webhooks: is set, so there is nothing to do; see docs/orders.md, docs/webhooks.md"
@@ -63,33 +58,6 @@ def background(config: Path | None) -> None:
     except GatewayError as error:
         raise click.ClickException(str(error)) from error
     sys.exit(status)
-
-
-@click.command(hidden=True)
-@config_option
-@click.option("--listen-fd", "listen_fds", type=int, multiple=True, help="None: work in the background.")
-@click.option("--status-fd", type=int, required=True)
-@click.option("--workers", type=int, required=True, help="How many share the machine.")
-def worker(config: Path | None, listen_fds: tuple[int, ...], status_fd: int, workers: int) -> None:
-    """One worker of `gateway serve`, which alone starts it."""
-    log_to_stderr("worker")
-    try:
-        settings = _settings(config).model_copy(update={"workers": max(workers, 1)})
-        tls = tls_context(settings.tls.certificate, settings.tls.key) if settings.tls else None
-    except GatewayError as error:
-        sys.exit(refuse_to_start(status_fd, str(error)))
-    options = WorkerOptions(listen_fds, status_fd, settings.drain, tls)
-
-    async def application(status: WorkerStatus) -> web.Application:
-        from gateway.web.app import build_app, build_background  # noqa: PLC0415  the supervisor has no use for them
-
-        return await (build_app if listen_fds else build_background)(settings, status)
-
-    sys.exit(run_worker(options, application))
-
-
-def _settings(config: Path | None) -> Settings:
-    return supported(read_settings(config))
 
 
 async def _supervise(settings: Settings, config: Path | None, workers: int) -> int:

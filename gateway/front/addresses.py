@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import unquote
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,3}")
 
@@ -52,7 +54,38 @@ class LibraryAddress:
     """`/account`: what the customer who has signed in has bought."""
 
 
-Address = LinkAddress | FileAddress | ZipAddress | HookAddress | AuthAddress | RefusedAddress | LibraryAddress
+@dataclass(frozen=True, slots=True)
+class OrderAddress:
+    """`/o/{id}`: an order, or a link, for who has signed in as its customer. `name` is decoded."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccountAddress:
+    """`/account/{step}`: the steps of signing in and out."""
+
+    step: Literal["sign-in", "return", "enter", "sign-out"]
+
+
+Address = (
+    LinkAddress
+    | FileAddress
+    | ZipAddress
+    | HookAddress
+    | AuthAddress
+    | RefusedAddress
+    | OrderAddress
+    | AccountAddress
+    | LibraryAddress
+)
+
+
+_FIXED: dict[str, Address] = {
+    "/account": LibraryAddress(),
+    "/auth": AuthAddress(),
+    "/auth/refused": RefusedAddress(),
+}
 
 
 def parse_path(raw_path: str) -> Address | None:
@@ -66,12 +99,10 @@ def parse_path(raw_path: str) -> Address | None:
             return FileAddress(token, int(number))
         case ["", "z", token] | ["", "z", token, _] if token:
             return ZipAddress(token)
-        case ["", "account"]:
-            return LibraryAddress()
+        case ["", "o", name] if name:
+            return OrderAddress(unquote(name, errors="replace"))
+        case ["", "account", "sign-in" | "return" | "enter" | "sign-out" as step]:
+            return AccountAddress(step)
         case ["", "hooks", shop] if shop:
             return HookAddress(shop)
-        case ["", "auth"]:
-            return AuthAddress()
-        case ["", "auth", "refused"]:
-            return RefusedAddress()
-    return None
+    return _FIXED.get(raw_path)

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
+from gateway.bootstrap.accounts import open_sessions
 from gateway.bootstrap.mail import read_brand
 from gateway.front.head import Head
-from gateway.front.intake import DEVICE_COOKIE, DEVICE_COOKIE_AGE
+from gateway.front.intake import DEVICE_COOKIE, DEVICE_COOKIE_AGE, PERSON_COOKIE
 from gateway.front.link_page import LinkPage
-from gateway.front.pages import Pages
+from gateway.front.pages import Action, Pages
 from gateway.front.plain import NOT_MODIFIED, Answer
+from gateway.front.signing import SIGN_IN, remedy
 from gateway.http.forwarded import is_trusted
 from gateway.http.problem import CONTENT_TYPE, pick_language, wants_html
 from gateway.mail.letter import Brand
@@ -26,10 +28,10 @@ from gateway.ports import Ledger
 from gateway.services.gatekeeper import Admitted, Opened
 from gateway.services.sessions import Sessions
 from gateway.settings import Settings
-from gateway.settings_accounts import AccountsSettings
 from gateway.store_ports import ObjectStore
 
 SECRET_HEADER = "X-Gateway-Secret"  # noqa: S105  the name of a header
+_NOT_YET = frozenset({401, 403})
 SAFE = {
     "Cache-Control": "private, no-store",
     "Referrer-Policy": "no-referrer",
@@ -40,7 +42,7 @@ SAFE = {
 
 @dataclass(frozen=True, slots=True)
 class DoorSettings:
-    """What a door itself needs to know. `prefix` stands in front of our paths in the public address.
+    """What a door itself needs to know. `base_url`: what public addresses begin with; `prefix`: the path in it.
 
     `repeat_window` in seconds: so long a file that was just had may be had again for nothing. `redirect`: the location
     of nginx in which it moves the bytes itself, None where it does not. `secret`: what a proxy shows to be told where
@@ -48,6 +50,7 @@ class DoorSettings:
     """
 
     trusted_proxies: Sequence[Network]
+    base_url: str
     prefix: str
     secure_cookie: bool
     repeat_window: int
@@ -73,6 +76,7 @@ def door_settings(settings: Settings) -> DoorSettings:
     base = urlsplit(settings.base_url)
     return DoorSettings(
         trusted_proxies=settings.trusted_proxies,
+        base_url=settings.base_url.rstrip("/"),
         prefix=base.path.rstrip("/"),
         secure_cookie=base.scheme == "https",
         repeat_window=settings.counting.repeat_window,
@@ -83,17 +87,17 @@ def door_settings(settings: Settings) -> DoorSettings:
     )
 
 
-def open_sessions(accounts: AccountsSettings) -> Sessions:
-    """Who reads and writes sign-ins, by these settings."""
-    return Sessions(accounts.secret.get_secret_value(), seconds=accounts.session, shops=accounts.shops)
-
-
 class Answers:
     """Words and headers of one door."""
 
-    def __init__(self, settings: DoorSettings, *, store: ObjectStore, ledger: Ledger, archives: bool = True) -> None:
-        """`archives`: whether this door also gives all files of a link as one ZIP."""
+    def __init__(
+        self, settings: DoorSettings, *, store: ObjectStore, ledger: Ledger, archives: bool = True, acts: bool = True
+    ) -> None:
+        """`archives`: whether this door also gives all files of a link as one ZIP; `acts`: whether visitors can do more
+        at its links than look and download, such as sign in.
+        """
         self._settings = settings
+        self._acts = acts
         self._pages = Pages(brand=settings.brand)
         self._link_pages = LinkPage(
             self._pages,
@@ -103,6 +107,7 @@ class Answers:
             store=store,
             ledger=ledger,
             archives=archives,
+            acts=acts,
         )
 
     def headers(self, admitted: Admitted) -> dict[str, str]:
@@ -122,12 +127,16 @@ class Answers:
         """The header that names the device, where the request did not."""
         if asked.offered_cookie is None:
             return {}
+        return {"Set-Cookie": self._cookie(DEVICE_COOKIE, asked.offered_cookie)}
+
+    def person_cookie(self) -> dict[str, str]:
+        """The header by which a browser tells from now on that a person uses it."""
+        return {"Set-Cookie": self._cookie(PERSON_COOKIE, "1")}
+
+    def _cookie(self, name: str, value: str) -> str:
         secure = "; Secure" if self._settings.secure_cookie else ""
-        value = (
-            f"{DEVICE_COOKIE}={asked.offered_cookie}; Path={self._settings.prefix or '/'}; Max-Age={DEVICE_COOKIE_AGE}"
-            f"; HttpOnly; SameSite=Lax{secure}"
-        )
-        return {"Set-Cookie": value}
+        path = self._settings.prefix or "/"
+        return f"{name}={value}; Path={path}; Max-Age={DEVICE_COOKIE_AGE}; HttpOnly; SameSite=Lax{secure}"
 
     async def link_page(self, head: Head, asked: DownloadRequest, opened: Opened) -> Answer | None:
         """What a link leads to; None where every file of the link is used up."""
@@ -146,9 +155,24 @@ class Answers:
     def refusal(self, head: Head, request_id: str, deny: Deny) -> Answer:
         """No, and why: a page for browsers, a problem (RFC 9457) for others."""
         more = {} if deny.retry_after is None else {"Retry-After": str(deny.retry_after)}
-        return self.explained(head, request_id, deny.reason.text, deny.reason.status, deny=deny, more=more)
+        return self.explained(
+            head,
+            request_id,
+            deny.reason.text,
+            deny.reason.status,
+            deny=deny,
+            more=more,
+            action=self._remedy(head, deny),
+        )
 
-    def explained(
+    def _remedy(self, head: Head, deny: Deny) -> Action | None:
+        sessions = self._settings.sessions
+        if sessions is None:
+            return None
+        path = head.path if self._acts else ""
+        return remedy(deny, path, self._settings.prefix, sessions.read(head.header("Cookie")), sessions)
+
+    def explained(  # noqa: PLR0913  each part of it by its name
         self,
         head: Head,
         request_id: str,
@@ -159,9 +183,10 @@ class Answers:
         detail: str | None = None,
         words: str | None = None,
         more: Mapping[str, str] = MappingProxyType({}),
+        action: Action | None = None,
     ) -> Answer:
         """The same for what is not the policy's to refuse; `detail` is told to programs; `words` is the
-        reason that it is explained like, where that is another one.
+        reason that it is explained like, where that is another one; `action` is what the visitor may do.
         """
         language = self._language(head)
         headers = {**SAFE, "X-Request-Id": request_id, "Vary": "Accept, Accept-Language", **more}
@@ -171,9 +196,16 @@ class Answers:
         from_shop = deny.message if deny and deny.reason in (Reason.RULE_DENIED, Reason.FROZEN) else None
         if wants_html(head.headers.get("Accept")):
             page = self._pages.refusal_html(
-                reason, status, request_id, language, message=from_shop, retry_after=retry_after, words=words
+                reason,
+                status,
+                request_id,
+                language,
+                message=from_shop,
+                retry_after=retry_after,
+                words=words,
+                action=action,
             )
-            headers["Content-Security-Policy"] = self._pages.content_security_policy
+            headers["Content-Security-Policy"] = self._pages.policy_of(page)
             return Answer.text(page, "text/html", headers, status=status)
         problem = self._pages.refusal_problem(
             reason,
@@ -184,6 +216,7 @@ class Answers:
             retry_after=retry_after,
             rule=deny.rule if deny else None,
             words=words,
+            sign_in=f"{self._settings.base_url}{SIGN_IN}" if action is not None and status in _NOT_YET else None,
         )
         headers |= {"Content-Disposition": 'inline; filename="refused.json"', "Content-Type": CONTENT_TYPE}
         return Answer(status, headers, problem)

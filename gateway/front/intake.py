@@ -9,13 +9,17 @@ from collections.abc import Sequence
 from gateway.front.head import Head
 from gateway.http.forwarded import client_address, network_of
 from gateway.policy.model import Address, DownloadRequest, Network
+from gateway.policy.scanners import manner_of
 from gateway.services.sessions import Sessions
 
 DEVICE_COOKIE = "gw_device"
 DEVICE_COOKIE_AGE = 365 * 86_400
 DEVICE_COOKIE_BYTES = 16
+PERSON_COOKIE = "gw_person"
+"""Set where the page saw a gesture. Who forges it only makes himself be charged."""
 
 _COOKIE = re.compile(rf"(?:^|;[ \t]*){DEVICE_COOKIE}=([A-Za-z0-9_-]{{22}})(?=;|$)")
+_PERSON = re.compile(rf"(?:^|;[ \t]*){PERSON_COOKIE}=1(?=;|$)")
 _CLIENT_HINTS = ("Sec-CH-UA", "Sec-CH-UA-Mobile", "Sec-CH-UA-Platform")
 _CAMPAIGN_MAX = 256
 
@@ -69,5 +73,6 @@ def read_request(
         view=head.query.get("view") == "1",
         campaign="&".join(f"{k}={v}" for k, v in head.query.items() if k.startswith("utm_"))[:_CAMPAIGN_MAX],
         front=front,
+        manner=manner_of(head.header, person=_PERSON.search(cookies or "") is not None),
         account=None if session is None else session.account,
     )

@@ -13,6 +13,7 @@ from gateway.errors import GatewayError, LedgerDown, OrdersDown
 from gateway.front.answers import SAFE, Answers
 from gateway.front.head import Head
 from gateway.front.plain import Answer
+from gateway.front.signing import FORM_KEY, SIGN_IN, SIGN_OUT
 from gateway.http.problem import wants_html
 from gateway.policy.library import Shelf, ShownLink
 from gateway.policy.links import link_path
@@ -22,13 +23,10 @@ from gateway.policy.renewing import Refused
 from gateway.services.broken import reason_of
 from gateway.services.library import Library
 from gateway.services.sessions import Session, Sessions
+from gateway.services.sign_ins import HOME
 
 log = logging.getLogger(__name__)
 
-PATH = "/account"
-SIGN_IN = f"{PATH}/sign-in"
-SIGN_OUT = f"{PATH}/sign-out"
-FORM_KEY = "key"
 NOTICES = (
     "extended",
     "renewed",
@@ -76,7 +74,7 @@ class LibraryDoor:
     async def _show(self, head: Head, request_id: str, session: Session) -> Answer:
         html = wants_html(head.headers.get("Accept"))
         key = self._sessions.form_key(session)
-        paths = {"path": f"{self._prefix}{PATH}", "sign_out": f"{self._prefix}{SIGN_OUT}"}
+        paths = {"path": f"{self._prefix}{HOME}", "sign_out": f"{self._prefix}{SIGN_OUT}"}
         if html and head.query.get("ask") == "erase":
             return self._answers.page(
                 head, request_id, lambda pages, language: pages.page("erase.html.j2", language, key=key, **paths)
@@ -126,7 +124,7 @@ class LibraryDoor:
         if not said:
             return self._answers.refusal(head, request_id, Deny(Reason.ACCOUNT_OTHER))
         older = _number(form.get("before"))
-        return self._go(request_id, f"{PATH}?said={said}{f'&before={older}' if older is not None else ''}")
+        return self._go(request_id, f"{HOME}?said={said}{f'&before={older}' if older is not None else ''}")
 
     async def _renew(self, session: Session, order_id: str, token_id: str) -> str:
         try:

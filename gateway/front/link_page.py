@@ -40,8 +40,9 @@ class LinkPage:
         store: ObjectStore,
         ledger: Ledger,
         archives: bool = True,
+        acts: bool = True,
     ) -> None:
-        """`archives`: whether the door also gives all files as one ZIP."""
+        """`archives`: whether the door also gives all files as one ZIP; `acts`: whether it takes POSTs to a link."""
         self._pages = pages
         self._repeat_window = repeat_window
         self._prefix = prefix
@@ -49,6 +50,7 @@ class LinkPage:
         self._store = store
         self._ledger = ledger
         self._archives = archives
+        self._acts = acts
 
     async def answer(
         self, head: Head, asked: DownloadRequest, opened: Opened, language: str, headers: Mapping[str, str]
@@ -70,6 +72,7 @@ class LinkPage:
                 now=int(time.time()),
                 whole=whole,
                 request_id=asked.request_id,
+                watches=self._acts,
             )
             policy = {"Content-Language": language, "Content-Security-Policy": self._pages.policy_of(page)}
             return Answer.text(page, "text/html", {**headers, **policy})

@@ -9,7 +9,7 @@ import hashlib
 import os.path
 import re
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files as package_files
 from importlib.resources.abc import Traversable
@@ -30,6 +30,7 @@ PAGE_MAX = 40_000
 _HOUR, _DAY = 3600, 86_400
 _BASE = "<base "
 _FORM = "<form "
+_SCRIPT = "<script>"
 _WIDE = 2
 _MAIL = re.compile(r"[^\s@<>\"']+@[^\s@<>\"']+\.[^\s@<>\"']+")
 _PHONE = re.compile(r"\+?[0-9][0-9 ()./-]{4,30}")
@@ -74,6 +75,20 @@ class LinkZip:
         _check(self.href)
 
 
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a visitor may do about a refusal: a button that leads to `href`, or sends `fields` to it. `words` names the
+    text on it.
+    """
+
+    words: str
+    href: str = field(repr=False)
+    fields: Mapping[str, str] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        _check(self.href)
+
+
 class Pages:
     """Renders pages and problem bodies, in the shop's colours where there is a `brand`.
 
@@ -100,10 +115,12 @@ class Pages:
             "contact": None if brand is None else _contact(brand.contact),
         }
         self._environment.globals["style"] = Markup(style)  # noqa: S704 (our own file, nothing from outside)
-        digest = b64encode(hashlib.sha256(style.encode()).digest()).decode()
+        script = self._environment.get_template("person.js").render().strip()
+        self._environment.globals["script"] = Markup(script)  # noqa: S704 (our own file, nothing from outside)
+        self._script_policy = f"script-src '{_digest(script)}'; connect-src 'self'; "
         pictures = "" if logo is None else "img-src data:; "
         self.content_security_policy = (
-            f"default-src 'none'; style-src 'sha256-{digest}'; {pictures}"
+            f"default-src 'none'; style-src '{_digest(style)}'; {pictures}"
             "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
 
@@ -116,6 +133,8 @@ class Pages:
         """The Content-Security-Policy of a page that was rendered here."""
         # Nothing from outside can bring a tag: what is shown is escaped.
         policy = self.content_security_policy
+        if _SCRIPT in page:
+            policy = policy.replace("base-uri", f"{self._script_policy}base-uri")
         if _FORM in page:
             policy = policy.replace("form-action 'none'", "form-action 'self'")
         return policy.replace("base-uri 'none'", "base-uri 'self'") if _BASE in page else policy
@@ -130,6 +149,7 @@ class Pages:
         message: str | None = None,
         retry_after: int | None = None,
         words: str | None = None,
+        action: Action | None = None,
     ) -> str:
         """The page for one refusal. `message` is the deciding rule's own text, `retry_after` in seconds, `words` the
         reason that it is explained like, where that is another one.
@@ -145,6 +165,7 @@ class Pages:
             request_id=request_id,
             status=status,
             reason=reason,
+            action=action,
         )
 
     def refusal_problem(
@@ -155,14 +176,12 @@ class Pages:
         language: str,
         *,
         message: str | None = None,
-        retry_after: int | None = None,
-        rule: str | None = None,
         words: str | None = None,
+        **more: str | int | None,
     ) -> bytes:
-        """The same refusal for programs (RFC 9457)."""
+        """The same refusal for programs (RFC 9457), with `more` members beside; those that are None are left out."""
         title, advice = self._explain(words or reason, language)
-        detail = message or advice
-        return problem.problem(status, reason, title, detail, request_id, rule=rule, retry_after=retry_after)
+        return problem.problem(status, reason, title, message or advice, request_id, **more)
 
     def link_html(
         self,
@@ -173,10 +192,11 @@ class Pages:
         now: int = 0,
         whole: LinkZip | None = None,
         request_id: str | None = None,
+        watches: bool = False,
     ) -> str:
         """The link page: one file starts by itself, several wait to be chosen, all of them as `whole` too.
 
-        `expires_at` and `now` in Unix seconds.
+        `expires_at` and `now` in Unix seconds. `watches`: it tells when it sees a person's gesture.
         """
         shown = [replace(file, name=file_name(file.name)) for file in files]
         shared = _shared([file.href for file in files])
@@ -193,6 +213,7 @@ class Pages:
                 sums=sums,
                 expires=expires,
                 request_id=request_id,
+                watches=watches,
             )
             if len(page.encode()) <= PAGE_MAX:
                 break
@@ -243,6 +264,11 @@ class Pages:
         page = self._environment.get_template(template).render(language=words.language, say=say, **values)
         # An unpaired surrogate in a rule's message would otherwise break the response when it is encoded.
         return page.encode("utf-8", "replace").decode()
+
+
+def _digest(text: str) -> str:
+    """As Content-Security-Policy names what may stand in a page."""
+    return f"sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _shared(hrefs: Sequence[str]) -> str:

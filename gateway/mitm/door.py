@@ -48,7 +48,9 @@ class Door:
         self._ledger = services.ledger
         self._settlement = services.settlement
         self._silence = silence
-        self._answers = Answers(settings, store=services.store, ledger=services.ledger, archives=MITM.archives)
+        self._answers = Answers(
+            settings, store=services.store, ledger=services.ledger, archives=MITM.archives, acts=False
+        )
         self.draining = False
 
     async def answer(self, head: Head, request_id: str) -> Answered | Passing:

@@ -38,6 +38,7 @@ Check = Literal[
     "products",
     "orders",
     "mail",
+    "accounts",
     "clock",
 ]
 CHECKS: tuple[str, ...] = get_args(Check)

@@ -17,6 +17,7 @@ from gateway.policy.explanations import CUT, INTERNAL, LEFT_OFTEN, LEFT_ONCE, LO
 from gateway.policy.fronts import is_sent_by_another
 from gateway.policy.limits import BY_NAME, Downloads, ValidAfterFirst
 from gateway.policy.links import Link
+from gateway.policy.looks import apart, signs
 from gateway.policy.model import FileEntry, Limits
 from gateway.policy.reasons import Reason
 from gateway.policy.standing import Standing
@@ -110,6 +111,7 @@ def frozen_finding(standing: Standing) -> list[Finding]:
 
 
 def _of_link(token: str, link: LinkNow | None, events: list[Event], now: float) -> Iterator[_Told]:
+    events, looks = apart(events)
     done = attempts(events)
     standing = [] if link is None else list(_standing(link, events, now))
     yield from standing
@@ -122,12 +124,14 @@ def _of_link(token: str, link: LinkNow | None, events: list[Event], now: float) 
     for broken in _groups(stopped, lambda attempt: (attempt.file, attempt.outcome, attempt.last.get("reason"))):
         yield _failed(broken, link, done)
     if not done and not denied and not standing:
-        yield _never_used(token, link, events)
+        yield _never_used(token, link, events, "never opened by a person" if looks else "never opened")
     for own in _groups([attempt for attempt in done if attempt.is_whole], lambda attempt: attempt.file):
         yield _well(own)
     for attempt in done:
         if attempt.is_running and not attempt.is_whole:
             yield _running(attempt)
+    if looks:
+        yield _looked(token, looks)
 
 
 def _standing(link: LinkNow, events: list[Event], now: float) -> Iterator[_Told]:
@@ -218,7 +222,7 @@ def _why(group: list[Attempt]) -> Explanation:
             return CUT.get(last.get("reason", ""), INTERNAL)
 
 
-def _never_used(token: str, link: LinkNow | None, events: list[Event]) -> _Told:
+def _never_used(token: str, link: LinkNow | None, events: list[Event], never: str) -> _Told:
     opened = [event for event in events if event.get("type") == "link.opened"]
     facts = {"token.id": token, "order.id": link.link.claims.order_id or "" if link else ""}
     if opened:
@@ -228,12 +232,19 @@ def _never_used(token: str, link: LinkNow | None, events: list[Event]) -> _Told:
     if not _is_unopened(events):
         said = f"of the link {token} no download and no opening is known, as far back as events are kept"
         return _Told(Finding(None, False, said, "", facts), _Rank.FAILED, _time(events))
-    said = f"the link {token} was made at {_at(events[0])} and never opened"
+    said = f"the link {token} was made at {_at(events[0])} and {never}"
     said += "; whether it was mailed is not known to the gateway"
     todo = "see in the shop's mail whether it was sent and where to, and send it again; where it is lost, "
     todo += "`gateway link create {new}` makes another"
     named = {**facts, "file.key": link.link.claims.files[0].recorded if link is not None else ""}
     return _Told(Finding("mail", True, said, _filled(todo, named, link), facts), _Rank.REFUSED, _time(events))
+
+
+def _looked(token: str, events: list[Event]) -> _Told:
+    looks = [event for event in events if event.get("type") in {"link.opened", "download.allowed"}] or events
+    said = f"what seems to be a mail scanner was at the link {token} {_times(looks)}: {signs(looks[-1])}"
+    said += "; nothing was counted" if any("transfer.id" in event for event in looks) else ""
+    return _Told(Finding(None, False, said, "", _facts(looks)), _Rank.WELL, _time(looks))
 
 
 def _is_unopened(events: list[Event]) -> bool:

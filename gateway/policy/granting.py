@@ -117,14 +117,13 @@ def is_outlived(before: Order | None, after: Order) -> bool:
 
 def claims_of(order: Order, link: IssuedLink, issuer: str) -> Claims:
     """The claims of one link of the order. Nothing of the buyer is in them but the shop's own, opaque id."""
-    customer = order.buyer.value.customer_id
     return Claims(
         issuer=issuer,
         token_id=link.token_id,
         expires_at=link.expires_at,
         files=link.files,
         issued_at=link.issued_at,
-        customer_id=customer if customer and "@" not in customer else None,
+        customer_id=order.customer_id,
         order_id=order.order_id,
         plan=link.plan,
         tier=link.tier,

@@ -61,6 +61,13 @@ def link_path(prefix: str, token: str) -> str:
     return f"{prefix}/l/{token}"
 
 
+def order_path(prefix: str, name: str) -> str:
+    """The path that asks for the account first and then leads to the order's link; `name`: an order's id, or a link's
+    token id. `prefix` as in `link_path`.
+    """
+    return f"{prefix}/o/{quote(name, safe='')}"
+
+
 def file_path(prefix: str, token: str, number: int, name: str) -> str:
     """The path of one file of a link; `prefix` as in `link_path`."""
     return f"{prefix}/d/{token}/{number}{_decoration(name)}"

@@ -107,6 +107,22 @@ class Claims:
 
 
 @dataclass(frozen=True, slots=True)
+class Manner:
+    """How a client asks, as far as it tells people from programs (see policy.scanners).
+
+    `gesture`: a click on a page of ours led here, or our cookie tells of one. `navigated`: a click anywhere, by the
+    client's own word (Fetch Metadata, `Sec-Fetch-User`). `ahead`: to prefetch or to preview. `bare`: without what each
+    current browser sends. `wrapped`: from an address that rewrites the links in mails.
+    """
+
+    gesture: bool = False
+    navigated: bool = False
+    ahead: bool = False
+    bare: bool = False
+    wrapped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """Who has signed in: a customer of the shop, by the shop's own id. `shops`: whose customers these are, by the names
     of the settings; empty where there is one shop alone.
@@ -117,9 +133,13 @@ class Account:
 
     def owns(self, claims: Claims) -> bool:
         """Whether the token was made for this customer. Two shops may both have a customer 7."""
-        if claims.customer_id is None or claims.customer_id != self.customer_id:
+        return self.bought(claims.customer_id, claims.order_id)
+
+    def bought(self, customer_id: str | None, order_id: str | None) -> bool:
+        """Whether an order of that customer is this one's."""
+        if customer_id is None or customer_id != self.customer_id:
             return False
-        return not self.shops or any((claims.order_id or "").startswith(f"{shop}-") for shop in self.shops)
+        return not self.shops or any((order_id or "").startswith(f"{shop}-") for shop in self.shops)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +170,7 @@ class DownloadRequest:
     view: bool = False
     campaign: str = ""
     front: str = "http"
+    manner: Manner = Manner()
     account: Account | None = None
 
     def unconditional(self) -> DownloadRequest:

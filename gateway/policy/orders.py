@@ -216,6 +216,12 @@ class Order:
         wrong, right = self.corrected
         return right if right and self.buyer.value.email == wrong else self.buyer.value.email
 
+    @property
+    def customer_id(self) -> str | None:
+        """Whose account it belongs to, by the shop's own id; None for a guest's, and where that id is an address."""
+        customer = self.buyer.value.customer_id
+        return customer if customer and "@" not in customer else None
+
     def heard(self, notice: Notice) -> Order:
         """The order with this notice taken in."""
         known = {refund.refund_id: (refund, at) for refund, at in self.refunds}

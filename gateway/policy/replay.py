@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from gateway.policy.counting import CountingRules
@@ -20,6 +21,7 @@ from gateway.policy.replay_changes import Change, Outcome, cause_of, changed, re
 from gateway.policy.replay_requests import (
     InForce,
     Terms,
+    ask_of,
     closing_of,
     counted_as,
     recorded_in_force,
@@ -102,6 +104,8 @@ class Replay:
         kind = fields.get("type")
         if kind in _CLOSINGS:
             return self._closed(fields)
+        if kind == "download.confirmed":
+            self._confirmed(fields)
         if kind not in _REQUESTS:
             return ()
         try:
@@ -138,6 +142,18 @@ class Replay:
             self.counts.ends_unread += 1
             return ()
         return self._changes(token, token.close_and_call(closing)) if token.waiting else token.close(closing)
+
+    def _confirmed(self, fields: Fields) -> None:
+        """A look is paid for: under the candidate's limits, where its token came under them."""
+        token = self._tokens.get(fields.get("token.id", ""))
+        if token is None or "file.key" not in fields:
+            return
+        with suppress(NotRecorded):
+            at, in_force, terms = moment_of(fields), recorded_in_force(fields), token.terms
+            if terms is not None and isinstance(terms.plan, Plan):
+                verdict = self._verdicts.of(fields, terms.claims, terms.plan.name, at)
+                in_force = terms.in_force(terms.plan, verdict.limits, fields, self._waived)
+            token.ledger.confirm(ask_of(fields, at, in_force, self._sizes))
 
     def _request(self, fields: Fields, at: float) -> Sequence[Change]:
         """Raises NotRecorded."""

@@ -16,12 +16,14 @@ from gateway.policy.replay_transfers import Slot, Transfer, Transfers
 REQUESTS_PER_TRANSFER = 32
 NAMES_PER_SLOT = 32
 SMALLEST_WINDOW = 65_536
+LOOKERS = 32
 
 
 @dataclass(slots=True, eq=False)
 class Ask:
     """A request as the ledger meets it. `at` in Unix seconds; `start` −1 for a multipart answer, `asked` its body
-    bytes; `elsewhere`: it is sent to another server (see ports.ReserveAsk). Without an `etag` the size is a guess.
+    bytes; `elsewhere`: it is sent to another server, `look`: a scanner seems to ask (see ports.ReserveAsk). Without an
+    `etag` the size is a guess.
     """
 
     request_id: str
@@ -34,6 +36,7 @@ class Ask:
     elsewhere: bool
     device: Device
     charges: Sequence[Charge]
+    look: bool = False
 
     @property
     def full(self) -> bool:
@@ -63,7 +66,10 @@ class Closing:
 class TokenLedger:
     """What one token has taken."""
 
-    __slots__ = ("_charged", "_counting", "_first", "_live", "_refunds", "_running", "_sets", "_transfers", "_used")
+    __slots__ = (
+        *("_charged", "_counting", "_first", "_live", "_looks", "_refunds", "_running", "_sets", "_transfers"),
+        "_used",
+    )
 
     def __init__(self, counting: CountingRules) -> None:
         self._counting = counting
@@ -71,6 +77,7 @@ class TokenLedger:
         self._transfers: dict[str, Transfers] = {}
         self._running: dict[str, _Running] | None = None
         self._sets: dict[str, tuple[dict[str, Slot], list[int]]] | None = None
+        self._looks: dict[str, Transfer] | None = None
         self._charged = 0
         self._live = 0
         self._refunds = 0
@@ -86,10 +93,18 @@ class TokenLedger:
         return None if of_file is None else of_file.get(transfer_id)
 
     def find(self, ask: Ask) -> Transfer | None:
-        """The open transfer that this request may join; one that holds its charge is preferred."""
+        """The open transfer that this request may join; one that holds its charge is preferred, and then a look."""
+        found = self._search(ask, apart=True)
+        if found is None and ask.look and ask.file in (self._looks or ()):
+            found = self._search(ask, apart=False)
+        return found
+
+    def _search(self, ask: Ask, *, apart: bool) -> Transfer | None:
         spare = None
         of_file = self._transfers.get(ask.file)
         for transfer in () if of_file is None else of_file.of(ask.device, by_agent=ask.start > 0):
+            if apart and transfer.look != ask.look and not _one_device(transfer, ask):
+                continue
             if self._repeats(transfer, ask) is not None:
                 if transfer.charged:
                     return transfer
@@ -98,6 +113,8 @@ class TokenLedger:
 
     def refused(self, ask: Ask, joined: Transfer | None) -> Reason | None:
         """The reason of the first charge that cannot be applied, as lua/charges.lua says it."""
+        if self._is_look(ask, joined):
+            return None
         for charge in ask.charges:
             if charge.limit is not None and self._exceeds(charge, ask, joined):
                 return charge.reason
@@ -114,8 +131,7 @@ class TokenLedger:
             transfer = joined
             transfer.repeats += self._repeats(joined, ask) or 0
             granted = min(granted, max(transfer.left(), 0))
-        if not transfer.charged:
-            self._pay(transfer, ask)
+        self._enter(transfer, ask)
         if transfer.etag is None and ask.etag is not None:
             transfer.learn(ask.size, ask.etag)
         transfer.inflight += granted
@@ -125,8 +141,11 @@ class TokenLedger:
         self._running[ask.request_id] = _Running(ask, transfer, granted, recorded or transfer.id)
 
     def take_over(self, ask: Ask, transfer_id: str) -> Transfer:
-        """A transfer that was opened before the first event there is, taken to hold a charge."""
+        """A transfer that was opened before the first event there is, taken to hold a charge, or to be a look."""
         transfer = self._open(ask, transfer_id)
+        if ask.look:
+            self._begin_look(transfer, ask)
+            return transfer
         transfer.charged = True
         self._used[ask.file] = self._used.get(ask.file, 0) + 1
         self._charged += 1
@@ -150,9 +169,7 @@ class TokenLedger:
             if not as_recorded and self.refused(rest, other) is not None:
                 return
             transfer = other or self._open(rest, closing.transfer_id if as_recorded else f"{ask.request_id}.1")
-            bought = int(not transfer.charged)
-            if bought:
-                self._pay(transfer, rest)
+            bought = self._enter(transfer, rest)
             self._arrive(transfer)
             transfer.credit(ask.start + here if ask.start >= 0 else -1, rest.asked, closing.at)
         else:
@@ -165,6 +182,25 @@ class TokenLedger:
         if given_back:
             self._give_back(transfer)
             self._refunds += not (closing.origin_failed and transfer.acked == 0)
+        elif (
+            not transfer.charged
+            and transfer.live == 0
+            and self._look_of(transfer.file) is transfer
+            and self._is_next_to_nothing(transfer, closing)
+        ):
+            # Its event counts nothing, so it does not say that the look may be had again.
+            (self._looks or {}).pop(transfer.file)
+            self._refunds += not (closing.origin_failed and transfer.acked == 0)
+
+    def confirm(self, ask: Ask) -> None:
+        """The device is a person's, and pays for the look that it opened, as lua/confirm.lua says it."""
+        look = self._look_of(ask.file)
+        if look is None or ask.device.cookie not in (look.lookers or ()):
+            return
+        charges = [charge for charge in ask.charges if charge.kind != "concurrent"]
+        if self.refused(replace(ask, charges=charges, look=False), look) is None:
+            self._pay(look, ask)
+            self._take_place(look)
 
     def _is_next_to_nothing(self, transfer: Transfer, closing: Closing) -> bool:
         if transfer.elsewhere:
@@ -173,13 +209,47 @@ class TokenLedger:
         small = transfer.acked < refund_below(transfer.size, self._counting.free_below)
         return free or (small and self._refunds < REFUNDS_MAX)
 
+    def _look_of(self, file: str) -> Transfer | None:
+        return None if self._looks is None else self._looks.get(file)
+
+    def _is_look(self, ask: Ask, transfer: Transfer | None) -> bool:
+        if not ask.look or (transfer is not None and transfer.charged):
+            return False
+        return self._look_of(ask.file) in {None, transfer}
+
+    def _begin_look(self, transfer: Transfer, ask: Ask) -> None:
+        transfer.look = True
+        lookers = transfer.lookers = transfer.lookers or set()
+        if ask.device.cookie is not None and len(lookers) < LOOKERS:
+            lookers.add(ask.device.cookie)
+        if self._looks is None:
+            self._looks = {}
+        self._looks[transfer.file] = transfer
+
+    def _enter(self, transfer: Transfer, ask: Ask) -> int:
+        """Pay where the transfer holds no charge and is no look; whether that was so."""
+        if transfer.charged:
+            return 0
+        if self._is_look(ask, transfer):
+            self._begin_look(transfer, ask)
+            return 0
+        self._pay(transfer, ask)
+        return 1
+
     def _arrive(self, transfer: Transfer) -> None:
-        self._live += not transfer.live
         transfer.live += 1
+        self._take_place(transfer)
+
+    def _take_place(self, transfer: Transfer) -> None:
+        if transfer.charged and transfer.live and not transfer.has_place:
+            transfer.has_place = True
+            self._live += 1
 
     def _leave(self, transfer: Transfer) -> None:
         transfer.live -= 1
-        self._live -= not transfer.live
+        if transfer.has_place and not transfer.live:
+            transfer.has_place = False
+            self._live -= 1
 
     def _repeats(self, transfer: Transfer, ask: Ask) -> int | None:
         """The repeats (0 or 1) that a join uses up; None where the request may not join."""
@@ -223,11 +293,11 @@ class TokenLedger:
             case "since_first":
                 return joined is None and self._first is not None and ask.at > self._first + limit / 1000
             case "concurrent":
-                return (joined is None or not joined.live) and self._live >= limit
+                return (joined is None or not joined.has_place) and self._live >= limit
         raise ValueError(f"unknown kind of charge: {charge.kind}")
 
     def _pay(self, transfer: Transfer, ask: Ask) -> None:
-        transfer.charged = True
+        transfer.charged, transfer.look, transfer.lookers = True, False, None
         transfer.slots = [
             (charge.name, self._take_slot(charge)) for charge in ask.charges if charge.kind == "distinct"
         ] or None
@@ -267,3 +337,8 @@ class TokenLedger:
         self._charged -= 1
         if self._charged == 0:
             self._first = None
+
+
+def _one_device(transfer: Transfer, ask: Ask) -> bool:
+    """By its cookie, not by what others may share."""
+    return transfer.device.cookie is not None and transfer.device.cookie == ask.device.cookie

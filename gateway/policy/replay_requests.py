@@ -14,6 +14,7 @@ from gateway.policy.recorded import claims_of, front_of, number_of, waived_of
 from gateway.policy.recorded import limits_of as limits_written
 from gateway.policy.replay_ledger import Ask, Closing
 from gateway.policy.ruleset import RuleSet
+from gateway.policy.scanners import SUSPECTED_SCANNER
 from gateway.policy.standing import Standing
 
 Fields = Mapping[str, str]
@@ -185,7 +186,7 @@ def ask_of(fields: Fields, at: float, in_force: InForce, sizes: Sizes) -> Ask:
         elsewhere, size, etag, start, length = True, 0, "", 0, 0
     return Ask(
         fields.get("request.id", ""), counted_as(fields), at, size, etag, start, length, elsewhere, device,
-        in_force.charges(device),
+        in_force.charges(device), fields.get("signal") == SUSPECTED_SCANNER,
     )  # fmt: skip
 
 

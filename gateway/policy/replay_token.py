@@ -61,6 +61,8 @@ class Token:
     def remember(self, fields: Fields, at: float, in_force: InForce, sizes: Sizes) -> None:
         """A request was let through, just as its event says."""
         ask = ask_of(fields, at, in_force, sizes)
+        # A look may be spent on one that was opened before the first event there is.
+        ask.look = ask.look and fields.get("counted") != "1"
         self.ledger.enter(ask, self._recorded(fields, ask), fields.get("transfer.id", ""))
 
     def stands(self, fields: Fields, at: float, terms: Terms, in_force: InForce) -> bool:

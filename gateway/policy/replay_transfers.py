@@ -38,6 +38,9 @@ class Transfer:
     live: int = 0
     repeats: int = 0
     charged: bool = False
+    look: bool = False
+    lookers: set[str] | None = None
+    has_place: bool = False
     slots: list[tuple[str, Slot]] | None = None
     spans: list[tuple[int, int]] = field(default_factory=list)
 

@@ -88,6 +88,7 @@ class History:
         self._most = {name: _most(plan.limits) for name, plan in rules.plans.items()}
         self._tokens: dict[str, list[_Transfer]] = {}
         self._transfers: dict[str, _Transfer] = {}
+        self._looks: dict[str, _Transfer] = {}
         self._running: dict[str, tuple[str, str]] = {}
         self._live: dict[str, Counter[str]] = {}
         self._moved: dict[str, list[str]] = {}
@@ -104,6 +105,8 @@ class History:
                     self._end(fields)
                 case "download.denied":
                     self._deny(fields)
+                case "download.confirmed":
+                    self._confirm(fields)
         except NotRecorded:
             return
 
@@ -144,6 +147,8 @@ class History:
         transfer = self._transfers.get(transfer_id)
         if fields.get("counted") == "1":
             transfer = self._pay(token, transfer_id, fields, transfer)
+        elif transfer is None and "signal" in fields:
+            self._looks.setdefault(transfer_id, self._made(transfer_id, fields))
         if transfer is None:
             return
         origin = origin_of(fields)
@@ -158,11 +163,17 @@ class History:
     def _pay(self, token: str, transfer_id: str, fields: Fields, again: _Transfer | None = None) -> _Transfer:
         """`again`: one whose charge was given back, and which is charged anew."""
         transfers = self._tokens.setdefault(token, [])
-        at = moment_of(fields)
         if again is not None:
             transfers.remove(again)
-        own = fields.get("device.id", "")
-        transfer = again or _Transfer(
+        transfer = again or self._looks.get(transfer_id) or self._made(transfer_id, fields)
+        transfer.charged, transfer.at = True, moment_of(fields)
+        transfers.append(transfer)
+        self._transfers[transfer_id] = transfer
+        return transfer
+
+    def _made(self, transfer_id: str, fields: Fields) -> _Transfer:
+        own, at = fields.get("device.id", ""), moment_of(fields)
+        return _Transfer(
             transfer_id,
             fields.get("file.key", ""),
             at,
@@ -174,13 +185,16 @@ class History:
             at >= self._since and "token.expires_at" in fields,
             (origin_of(fields),),
         )
-        transfer.charged, transfer.at = True, at
-        transfers.append(transfer)
-        self._transfers[transfer_id] = transfer
-        return transfer
+
+    def _confirm(self, fields: Fields) -> None:
+        """A scanner's look was a person's download after all."""
+        token, transfer_id = fields.get("token.id", ""), fields.get("transfer.id", "")
+        self._pay(token, transfer_id, fields, self._transfers.get(transfer_id))
 
     def _end(self, fields: Fields) -> None:
         request = fields.get("request.id", "")
+        if (look := self._looks.get(fields.get("transfer.id", ""))) is not None:
+            look.complete |= fields.get("outcome") == "complete"
         token, begun = self._running.pop(request, ("", ""))
         if not begun:
             return

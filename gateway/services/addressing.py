@@ -12,7 +12,7 @@ from gateway.policy.decide import plan_of
 from gateway.policy.granting import claims_of
 from gateway.policy.keys import KeySet
 from gateway.policy.library import held, newest
-from gateway.policy.links import file_path, link_path
+from gateway.policy.links import file_path, link_path, order_path
 from gateway.policy.model import Claims, Deny
 from gateway.policy.orders import Holding, IssuedLink, Order
 from gateway.policy.ruleset import RuleSet
@@ -28,6 +28,8 @@ class Addressing:
     base_url: str
     rules: Callable[[], RuleSet]
     holding: Callable[[Order], Holding]
+    short: bool = False
+    """Whether links of registered customers are named by `/o/{id}`, which asks for the account first."""
 
     def of(self, order: Order, now: int) -> list[LinkAddresses]:
         """The order's links that are good at `now` (Unix s), with those of their files that are the buyer's still.
@@ -36,17 +38,25 @@ class Addressing:
         signs.
         """
         mine = held(self.holding(order), now)
-        good = [link for link in order.links if link.expires_at > now]
-        return [self._addresses(order, link, mine) for link in newest(good, mine)]
+        chosen = self.good(order, now)
+        return [self._addresses(order, link, mine, alone=len(chosen) == 1) for link in chosen]
 
-    def _addresses(self, order: Order, link: IssuedLink, mine: Collection[str]) -> LinkAddresses:
+    def good(self, order: Order, now: int) -> list[IssuedLink]:
+        """Those links of the order themselves."""
+        live = [link for link in order.links if link.expires_at > now]
+        return newest(live, held(self.holding(order), now))
+
+    def _addresses(self, order: Order, link: IssuedLink, mine: Collection[str], *, alone: bool) -> LinkAddresses:
         claims = claims_of(order, link, self.issuer)
-        token = self._token(claims)
+        token = self.token(claims)
+        short = None
+        if self.short and link.account:
+            short = order_path(self.base_url, order.order_id if alone else link.token_id)
         sizes = {sold.file: sold.size for each in order.entitlements for sold in each.files}
         files = tuple(
             FileAddress(
                 name=(name := file_name(file.shown_name)),
-                address=file_path(self.base_url, token, number, name),
+                address=short or file_path(self.base_url, token, number, name),
                 size=size if (size := sizes.get(file, -1)) >= 0 else None,
             )
             for number, file in enumerate(link.files, 1)
@@ -56,7 +66,7 @@ class Addressing:
         plan = plan_of(claims, self.rules())
         limits = link.limits if isinstance(plan, Deny) else plan.limits.tightened(link.limits)
         return LinkAddresses(
-            address=link_path(self.base_url, token),
+            address=short or link_path(self.base_url, token),
             files=files,
             expires_at=link.expires_at,
             limits=limits,
@@ -64,7 +74,8 @@ class Addressing:
             account=link.account,
         )
 
-    def _token(self, claims: Claims) -> str:
+    def token(self, claims: Claims) -> str:
+        """The token of these claims. Raises GatewayError where no key signs, or they are too many."""
         if self.keys.signing is None:
             raise GatewayError("keys: no key has use: sign, so no link can be made; add one (gateway keys new)")
         try:

@@ -13,9 +13,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from gateway.errors import GatewayError, LedgerDown, OrdersDown
+from gateway.errors import GatewayError, LedgerDown
 from gateway.policy.counting import CountingRules
-from gateway.policy.decide import decide, lost_by, plan_of, requested_file
+from gateway.policy.decide import decide, plan_of, requested_file
 from gateway.policy.device import identify
 from gateway.policy.events import new_event
 from gateway.policy.fronts import FRONTS
@@ -26,6 +26,7 @@ from gateway.policy.model import (
     Deny,
     DownloadRequest,
     FileEntry,
+    Manner,
     Place,
     Plan,
     Reservation,
@@ -34,7 +35,8 @@ from gateway.policy.model import (
 from gateway.policy.reasons import Reason
 from gateway.policy.shards import shard_of
 from gateway.policy.tokens import parse, timely
-from gateway.ports import EventLog, Ledger, ReserveAsk
+from gateway.ports import EventLog, Ledger
+from gateway.services.asking import ask_of
 from gateway.services.broken import reason_of
 from gateway.services.case import Case
 from gateway.services.flood import FloodLimit
@@ -199,6 +201,7 @@ class Gatekeeper:
             return _refused(Deny(Reason.REDIS_DOWN), request)
         # The page itself is never inline: that is asked of its files.
         case = self._case(replace(request, view=False))
+        case.is_page = True
         answer = await self._open_link(case)
         self._observe(case, answer)
         return answer
@@ -235,6 +238,31 @@ class Gatekeeper:
         shard = shard_of(claims.shard_key, self._shards)
         return Opened(files, expires_at, isinstance(plan, Plan) and plan.view, claims, shard)
 
+    async def confirm(self, request: DownloadRequest) -> int | Refused:
+        """A person is at the link's page: charge the looks that this device has opened with the link, as far as limits
+        allow it. How many were.
+        """
+        if not self._is_ready():
+            return _refused(Deny(Reason.REDIS_DOWN), request)
+        # What is charged is the download that was begun, so rules and limits are asked as they were for it.
+        case = self._case(replace(request, method="GET", view=False, manner=Manner(gesture=True)))
+        claims = self.read_token(request.token)
+        if isinstance(claims, Deny):
+            return _refused(claims, request)
+        case.claims, confirmed = claims, 0
+        try:
+            await self._gather(case, claims)
+            for file in claims.files:
+                case.file = file
+                allow = self._decide(case, claims, file)
+                if isinstance(allow, Allow):
+                    ask = ask_of(case, claims, allow, counting=self._counting, shards=self._shards)
+                    confirmed += await self._ledger.confirm(ask)
+        except GatewayError as error:
+            log.warning("request %s confirmed no person: %s", request.request_id, error)
+            return _refused(Deny(reason_of(error)), request)
+        return confirmed
+
     async def refuse(self, reason: Reason, request: DownloadRequest) -> Refused:
         """A refusal that is not the policy's (draining, overload), with its event where the token is genuine."""
         claims = self.read_token(request.token)
@@ -261,6 +289,7 @@ class Gatekeeper:
         geo = self._grounds.geo()
         case.place = Place() if geo is None else geo.look_up(case.request.client_address)
         case.holding = await self._grounds.holding(claims.order_id)
+        case.classify(claims)
 
     def _observe(self, case: Case, answer: Admitted | Opened | Refused) -> None:
         reason = answer.deny.reason if isinstance(answer, Refused) else None
@@ -304,14 +333,14 @@ class Gatekeeper:
                 located = await self._store.locate(stored)
         if not limits:
             return Admitted(request, claims, file, stored, plan, None, allow.rate, allow.rule, located)
-        ask = self._ask(case, claims, allow=allow, stored=stored, plan=plan)
+        ask = ask_of(case, claims, allow, counting=self._counting, shards=self._shards, stored=stored, plan=plan)
         charged = plan.sends_body or (plan.elsewhere and request.method == "GET")
         reservation = await self._reserving.reserve(ask) if charged else await self._ledger.peek(ask)
         if isinstance(reservation, Deny):
             return _refused(reservation, request)
         if reservation is not None:
             try:
-                void = await self._void_meanwhile(claims, file)
+                void = await self._grounds.void_meanwhile(claims, file)
             except asyncio.CancelledError:
                 self._forsake(reservation, None)
                 raise
@@ -319,18 +348,6 @@ class Gatekeeper:
                 self._forsake(reservation, void.reason)
                 return _refused(void, request)
         return Admitted(request, claims, file, stored, plan, reservation, allow.rate, allow.rule, located)
-
-    async def _void_meanwhile(self, claims: Claims, file: FileEntry) -> Deny | None:
-        """What was said while the ledger was asked: those who cut what runs did not see this reservation yet."""
-        lost: Reason | None = None
-        try:
-            holding = await self._grounds.holding(claims.order_id)
-        except OrdersDown:
-            lost = Reason.ORDERS_DOWN
-        else:
-            lost = None if holding is None else lost_by(holding, file, time.time())
-        # Last, since a freeze or a revocation that comes while something is waited for would be seen by nobody.
-        return self._control.standing.refused(claims) or (None if lost is None else Deny(lost))
 
     async def _ends_at(self, claims: Claims, allow: Allow) -> int:
         """When nothing more can be begun with the link, in Unix seconds: by its expiry or its first download."""
@@ -346,31 +363,6 @@ class Gatekeeper:
             return False
         shard = shard_of(claims.shard_key, self._shards)
         return not await self._ledger.has_transfers(shard, claims.token_key, allow.file.identity)
-
-    def _ask(self, case: Case, claims: Claims, *, allow: Allow, stored: StoredObject, plan: ResponsePlan) -> ReserveAsk:
-        told = case.described(allow, None if allow.file.key is None else stored, plan.length)
-        event = new_event("download.allowed", new_id(), case.at_ms, told)
-        del event["type"]
-        return ReserveAsk(
-            request_id=case.request.request_id,
-            shard=shard_of(claims.shard_key, self._shards),
-            token_key=claims.token_key,
-            file_identity=allow.file.identity,
-            size=0 if plan.elsewhere else stored.size,
-            etag="" if plan.elsewhere else stored.etag,
-            start=0 if plan.elsewhere else plan.start,
-            asked=0 if plan.elsewhere else plan.length,
-            full=plan.full,
-            elsewhere=plan.elsewhere,
-            device=case.device,
-            charges=allow.charges,
-            expires_at=allow.expires_at,
-            token_expires_at=claims.expires_at,
-            rules=self._counting,
-            status=plan.status,
-            stamp={"id": event.pop("id"), "time": event.pop("time")},
-            event=event,
-        )
 
     async def _refuse(self, deny: Deny, case: Case) -> Refused:
         if self._flood.allows(case.claims):

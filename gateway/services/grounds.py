@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from gateway.policy.decide import Policy
+from gateway.errors import OrdersDown
+from gateway.policy.decide import Policy, lost_by
 from gateway.policy.fronts import Waived
 from gateway.policy.keys import KeySet
+from gateway.policy.model import Claims, Deny, FileEntry
 from gateway.policy.orders import Holding
+from gateway.policy.reasons import Reason
 from gateway.policy.ruleset import RuleSet
 from gateway.ports import GeoLookup
 from gateway.services.case import Case
@@ -36,3 +40,15 @@ class Grounds:
     def policy(self, case: Case) -> Policy:
         """Those of one request, which one rule set decides."""
         return Policy(case.rules, case.standing, self.external_hosts, case.holding, self.waived)
+
+    async def void_meanwhile(self, claims: Claims, file: FileEntry) -> Deny | None:
+        """What was said while the ledger was asked: those who cut what runs did not see this reservation yet."""
+        lost: Reason | None = None
+        try:
+            holding = await self.holding(claims.order_id)
+        except OrdersDown:
+            lost = Reason.ORDERS_DOWN
+        else:
+            lost = None if holding is None else lost_by(holding, file, time.time())
+        # Last, since a freeze or a revocation that comes while something is waited for would be seen by nobody.
+        return self.control.standing.refused(claims) or (None if lost is None else Deny(lost))

@@ -82,4 +82,4 @@ class Relay:
                 await self._links.add(link.claims, link.created_ms or 0)
         event_id = outgoing.fields["id"]
         shard = shard_of(outgoing.fields.get("order.id"), self._shards)
-        await self._events.append_once(shard, f"event:{event_id}", event_id, outgoing.fields, REMEMBERED)
+        await self._events.append_once(shard, f"event:{event_id}", outgoing.fields, REMEMBERED)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
@@ -29,6 +30,8 @@ TOLD_ONCE_SECONDS = 60
 TELL_AGAIN = 1.0
 TELL_AT_END = 1.0
 _UNTOLD_MAX = 10
+_NOTED_MAX = 1000
+"""More than come within TOLD_ONCE_SECONDS."""
 _REASON_MAX = 500
 
 
@@ -59,9 +62,10 @@ T_co = TypeVar("T_co", bound=Versioned, covariant=True)
 class Watched(Generic[T_co]):
     """One thing read from files, or from none where there is no `fingerprint`. All but `replaced` are run in a thread.
 
-    `read` raises SettingsError with a line per mistake; `fingerprint` never raises, and follows symlinks. `replaced`
-    is given what is no longer in force, on the event loop, where nothing uses it any more. `keep` is given what has
-    come into force; `last_good` reads what another worker gave it, or gives None, where the files are bad at the start.
+    `read` raises SettingsError with a line per mistake; `fingerprint` never raises, follows symlinks, and has the same
+    repr in every process of the host. `replaced` is given what is no longer in force, on the event loop, where nothing
+    uses it any more. `keep` is given what has come into force; `last_good` reads what another worker gave it, or gives
+    None, where the files are bad at the start.
     `without` is in force wherever the files are bad, in place of the last good ones.
     """
 
@@ -102,6 +106,11 @@ class Watched(Generic[T_co]):
     def version(self) -> str:
         """Of what is in force."""
         return self.current.version
+
+    @property
+    def seen(self) -> Hashable:
+        """The fingerprint of the files as they were read last, good or not."""
+        return self._seen
 
     async def load(self) -> str:
         """Read for the first time. Where the files are bad and others were good before, those are in force, and what is
@@ -197,7 +206,8 @@ class Reloading:
         self._count = count
         self._show = show
         self._rejected: dict[str, str] = {}
-        self._untold: asyncio.Queue[tuple[str, str, dict[str, str]]] = asyncio.Queue(_UNTOLD_MAX)
+        self._noted: deque[str] = deque(maxlen=_NOTED_MAX)
+        self._untold: asyncio.Queue[tuple[str, dict[str, str]]] = asyncio.Queue(_UNTOLD_MAX)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -273,30 +283,32 @@ class Reloading:
         self._note("rules.rejected", each, reason, wrong)
 
     def _note(self, kind: str, each: Watched[Versioned], reason: str, wrong: str = "") -> None:
-        # All workers see the same files come into force: theirs is one event, until something else does.
-        mark = hashlib.sha256(repr((kind, each.version, wrong)).encode()).hexdigest()
+        # All workers of a host see the same files, each at its own time: of one state of them theirs is one event. A
+        # state can come back as it was, by a symlink or a folder's name: then it is told again.
+        state = hashlib.sha256(repr((each.what, kind, each.version, wrong, each.seen)).encode()).hexdigest()
+        mark = f"reload:{state}:{self._noted.count(state)}"
+        self._noted.append(state)
         if self._untold.full():
             self._untold.get_nowait()
             self._untold.task_done()
-        self._untold.put_nowait(
-            (each.what, mark, new_event(kind, new_id(), now_ms(), {**self._versions(), "reason": reason}))
-        )
+        event = new_event(kind, new_id(), now_ms(), {**self._versions(), "reason": reason})
+        self._untold.put_nowait((mark, event))
 
     async def _tell(self) -> None:
         while True:
-            subject, mark, event = await self._untold.get()
+            mark, event = await self._untold.get()
             complained = False
-            while (fault := await self._fault_of_telling(subject, mark, event)) is not None:
+            while (fault := await self._fault_of_telling(mark, event)) is not None:
                 if not complained:
                     log.warning("the event %s is not stored yet: %s", event["type"], fault)
                     complained = True
                 await asyncio.sleep(TELL_AGAIN)
             self._untold.task_done()
 
-    async def _fault_of_telling(self, subject: str, mark: str, event: dict[str, str]) -> str | None:
+    async def _fault_of_telling(self, mark: str, event: dict[str, str]) -> str | None:
         """Why the event has to be told again, or None where it needs not."""
         try:
-            await self._events.append_once(0, subject, mark, event, TOLD_ONCE_SECONDS)
+            await self._events.append_once(0, mark, event, TOLD_ONCE_SECONDS)
         except LedgerDown as error:
             return str(error)
         except Exception as error:  # noqa: BLE001  this loop must outlive whatever goes wrong in it

@@ -344,7 +344,7 @@ class Rollback:
 
     async def _tell_events(self) -> None:
         for version, event in list(self._untold.items()):
-            await self._events.append_once(0, "rollback", version, event, TOLD_ONCE_SECONDS)
+            await self._events.append_once(0, f"rollback:{version}", event, TOLD_ONCE_SECONDS)
             del self._untold[version]
 
 

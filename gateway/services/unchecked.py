@@ -60,9 +60,9 @@ class UncheckedEvents:
                 raise JournalDown(self._journal.trouble) from None
             self.owe(step)
 
-    async def append_once(self, shard: int, subject: str, mark: str, fields: Fields, seconds: int) -> bool:
+    async def append_once(self, shard: int, mark: str, fields: Fields, seconds: int) -> bool:
         """See EventLog.append_once."""
-        return await self._events.append_once(shard, subject, mark, fields, seconds)
+        return await self._events.append_once(shard, mark, fields, seconds)
 
     async def trim(self, shard: int, keep_seconds: int) -> int:
         """See EventLog.trim."""
@@ -77,7 +77,7 @@ class UncheckedEvents:
         for event_id, step in list(self._owed.items()):
             shard, fields = step.document["shard"], step.document["fields"]
             try:
-                await self._events.append_once(shard, f"event:{event_id}", event_id, fields, REMEMBERED)
+                await self._events.append_once(shard, f"event:{event_id}", fields, REMEMBERED)
             except LedgerFault as error:
                 log.error("event %s of the time when Redis was down cannot be stored: %s", event_id, error)
             self._journal.keep_unasked(Unasked("done", event_id, {}))
@@ -153,6 +153,10 @@ class UncheckedLedger:
     async def peek(self, ask: ReserveAsk) -> Deny | None:
         """See Ledger.peek."""
         return await _or(None, self._ledger.peek(ask))
+
+    async def confirm(self, ask: ReserveAsk) -> bool:
+        """See Ledger.confirm. Where it is down, the look stays a look."""
+        return await _or(False, self._ledger.confirm(ask))
 
     async def has_transfers(self, shard: int, token_key: str, file_identity: str) -> bool:
         """See Ledger.has_transfers. An expired link stays refused where nobody knows of its transfers."""

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 
 from aiohttp import web
 
 from gateway.bootstrap.services import Services
 from gateway.errors import FileMissing, OriginChanged, OriginError
+from gateway.front.accounts import AccountDoor
 from gateway.front.acts import Act, Acts
 from gateway.front.addresses import (
+    AccountAddress,
     Address,
     AuthAddress,
     FileAddress,
     HookAddress,
     LibraryAddress,
     LinkAddress,
+    OrderAddress,
     RefusedAddress,
     ZipAddress,
     parse_path,
@@ -28,9 +32,12 @@ from gateway.front.head import Head
 from gateway.front.intake import read_request
 from gateway.front.library import LibraryDoor
 from gateway.front.opening import open_link
+from gateway.front.person import PersonAct
 from gateway.front.plain import Answer
+from gateway.front.signing import ASKED
 from gateway.http.forwarded import is_trusted
 from gateway.policy.fronts import AUTH, HTTP, NGINX
+from gateway.policy.links import link_path
 from gateway.policy.model import Deny, DownloadRequest
 from gateway.policy.reasons import Reason
 from gateway.services.broken import reason_of
@@ -90,7 +97,10 @@ class Door:
             settlement=self._settlement,
             sums=services.sums,
         )
-        self._acts: Acts = {}
+        self._acts: Acts = {"person": PersonAct(self._gatekeeper, self._answers)}
+        self._accounts = (
+            None if services.accounts is None else AccountDoor(services.accounts, self._answers, prefix=settings.prefix)
+        )
         self._library = None
         if services.library is not None and settings.sessions is not None:
             self._library = LibraryDoor(services.library, settings.sessions, self._answers, prefix=settings.prefix)
@@ -121,12 +131,15 @@ class Door:
             return await self._hooks.answer(request, address.shop, request_id)
         if isinstance(address, AuthAddress | RefusedAddress):
             return await self._ask(head, address, request_id)
-        if isinstance(address, LibraryAddress):
-            return await self._account(request, head, request_id)
+        if isinstance(address, OrderAddress | AccountAddress | LibraryAddress):
+            return await self._account(request, head, address, request_id)
         methods = ("GET", "HEAD", "POST") if self._acts and isinstance(address, LinkAddress) else ("GET", "HEAD")
         if head.method not in methods:
             more = {"Allow": ", ".join(methods)}
             return self._answers.explained(head, request_id, "method.not_allowed", 405, more=more)
+        signs_in = isinstance(address, LinkAddress) and ASKED in head.query and head.method != "POST"
+        if self._accounts is not None and signs_in:
+            return await self._accounts.begin(head, request_id, link_path("", address.token))
         asked = read_request(
             head,
             token=address.token,
@@ -145,13 +158,26 @@ class Door:
         finally:
             self._turns.end(request_id)
 
-    async def _account(self, request: web.Request, head: Head, request_id: str) -> Answer:
+    async def _account(
+        self,
+        request: web.Request,
+        head: Head,
+        address: OrderAddress | AccountAddress | LibraryAddress,
+        request_id: str,
+    ) -> Answer:
+        form = await read_form(request) if head.method == "POST" else None
+        if isinstance(address, LibraryAddress):
+            return await self._shelf(head, request_id, form)
+        if self._accounts is None:
+            return self._nowhere(head, request_id)
+        return await self._accounts.answer(head, address, request_id, form)
+
+    async def _shelf(self, head: Head, request_id: str, form: Mapping[str, str] | None) -> Answer:
         if self._library is None:
             return self._nowhere(head, request_id)
         try:
             if (late := await self._turn(request_id)) is not None:
                 return self._refusal(head, request_id, Deny(late))
-            form = await read_form(request) if head.method == "POST" else None
             return await self._library.answer(head, request_id, form)
         finally:
             self._turns.end(request_id)

@@ -5,7 +5,7 @@ It is written from the words of docs/architecture.md ("What counts as a download
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gateway.policy.counting import MIB, CountingRules
 from gateway.policy.limits import charges
@@ -37,6 +37,8 @@ class Transfer:
     device: Device
     charged: bool = False
     slots: dict[str, Slot] = field(default_factory=dict)
+    look: bool = False
+    lookers: set[str] = field(default_factory=set)
     held_until: int = 0
     repeats: int = 0
     acked: list[tuple[int, int]] = field(default_factory=list)
@@ -69,6 +71,7 @@ class Request:
     asked: int
     device: Device
     limits: Limits
+    scanner: bool = False
     transfer: Transfer | None = None
     granted: int = 0
     acked: int = 0
@@ -92,6 +95,7 @@ class Model:
         self.refunds = 0
         self.first: int | None = None
         self.transfers: list[Transfer] = []
+        self.looks: dict[File, Transfer] = {}
 
     # What the token has taken
 
@@ -111,10 +115,12 @@ class Model:
 
     def _refused(self, request: Request, joined: Transfer | None, leaving: Transfer | None = None) -> str | None:
         limits = request.limits
+        if joined is None and self.expires <= self.now:
+            return "token.expired"
+        if self._is_look(request, joined):
+            return None
         if joined is None:
             late = limits.get("valid_after_first")
-            if self.expires <= self.now:
-                return "token.expired"
             if late is not None and self.first is not None and self.now > self.first + late * 1000:
                 return "token.expired"
         if joined is None or not joined.charged:
@@ -140,7 +146,7 @@ class Model:
                 slot.names.add(value)
                 if alias and self._slot(name, alias) is None:
                     slot.names.add(alias)
-        transfer.charged, transfer.slots = True, slots
+        transfer.charged, transfer.look, transfer.slots, transfer.lookers = True, False, slots, set()
         if self.first is None:
             self.first = self.now
 
@@ -186,27 +192,49 @@ class Model:
     def _find(
         self, request: Request, full: bool, start: int, window: int
     ) -> tuple[Transfer, int, int] | tuple[None, int, int]:
-        """The best open transfer to join, the window it grants and the repeat it costs."""
+        """The best open transfer to join, the window it grants and the repeat it costs.
+
+        People and scanners join each other's only by one cookie; a scanner joins anyone's when the look is spent.
+        """
+        found = self._found(request, full, start, window, apart=True)
+        if not found and request.scanner and request.file in self.looks:
+            found = self._found(request, full, start, window, apart=False)
+        return min(found, key=lambda row: row[:3])[3:] if found else (None, window, 0)
+
+    def _found(self, request: Request, full: bool, start: int, window: int, *, apart: bool) -> list[tuple]:
         found = []
         for order, transfer in enumerate(reversed(self.transfers)):
             if transfer.file == request.file:
                 nearness = self._same_device(transfer, request, start)
+                if apart and nearness and transfer.look != request.scanner:
+                    continue
                 joins = self._joinable(transfer, full, start, window)
                 if nearness is not None and joins is not None:
                     found.append((not transfer.charged, nearness, order, transfer, *joins))
-        return min(found, key=lambda row: row[:3])[3:] if found else (None, window, 0)
+        return found
+
+    def _is_look(self, request: Request, transfer: Transfer | None) -> bool:
+        if not request.scanner or (transfer is not None and transfer.charged):
+            return False
+        return request.file not in self.looks or self.looks[request.file] is transfer
 
     def _enter(self, request: Request, transfer: Transfer | None) -> int:
         """The request goes into this transfer, or a new one; whether that was charged."""
+        look = self._is_look(request, transfer)
         if transfer is None:
             transfer = Transfer(request.file, self.now, self.now, request.device)
             self.transfers.append(transfer)
-        counted = not transfer.charged
+        counted = not transfer.charged and not look
         if counted:
             self._pay(transfer, request)
         request.transfer = transfer
         transfer.requests.append(request)
-        transfer.held_until = self.now + 2 * LEASE_MS
+        if look:
+            transfer.look, self.looks[request.file] = True, transfer
+            transfer.lookers |= {request.device.cookie} - {None}
+            transfer.held_until = 0
+        else:
+            transfer.held_until = self.now + 2 * LEASE_MS
         return int(counted)
 
     # What the ledger is asked
@@ -244,7 +272,8 @@ class Model:
         reason = self._refused(request, transfer)
         if reason:
             return request.granted, reason
-        transfer.held_until = self.now + 2 * LEASE_MS
+        if transfer.charged:
+            transfer.held_until = self.now + 2 * LEASE_MS
         more = min(wanted, request.asked) - request.granted
         if more <= 0:
             return request.granted, None
@@ -267,13 +296,29 @@ class Model:
         transfer = request.transfer
         assert transfer is not None
         transfer.requests.remove(request)
-        if request.file.elsewhere or transfer.requests or not transfer.charged:
+        looked = not transfer.charged and self.looks.get(request.file) is transfer
+        if request.file.elsewhere or transfer.requests or not (transfer.charged or looked):
             return
         free = origin_failed and transfer.delivered() == 0
         small = transfer.delivered() < min(RULES.free_below, request.file.size / 2)
         if free or (small and self.refunds < 8):
-            self._give_back(transfer)
+            if looked:
+                del self.looks[request.file]
+            else:
+                self._give_back(transfer)
             self.refunds += not free
+
+    def confirm(self, request: Request) -> bool:
+        """The request's device is a person's: whether the look that it opened is paid for now."""
+        look = self.looks.get(request.file)
+        if look is None or request.device.cookie not in look.lookers:
+            return False
+        if self._refused(replace(request, limits=request.limits.without("concurrent"), scanner=False), look):
+            return False
+        self._pay(look, request)
+        if look.requests:
+            look.held_until = self.now + 2 * LEASE_MS
+        return True
 
 
 def ask_of(request: Request, name: str, event: str, *, token: str, expires: int) -> ReserveAsk:
@@ -297,4 +342,5 @@ def ask_of(request: Request, name: str, event: str, *, token: str, expires: int)
         status=200,
         stamp={"id": event},
         event={"request.id": name},
+        look=request.scanner,
     )

@@ -34,6 +34,7 @@ class Who(NamedTuple):
     cookie: str | None
     network: str
     agent: str | None
+    scanner: bool = False
 
 
 def plain(ledger: RedisLedger) -> None:
@@ -110,7 +111,7 @@ class Player:
 
     async def _ask(self, who: Who, file: model.File, start: int, asked: int, limits: int) -> None:
         self.count += 1
-        request = model.Request(file, start, asked, self._device(who), self.limits[limits % len(self.limits)])
+        request = model.Request(file, start, asked, self._device(who), self._limits(limits), who.scanner)
         ask = self._asked(request)
         would = await self.ledger.peek(ask)
         assert not await self.wire.execute("EXISTS", f"gw:{{0}}:request:{ask.request_id}"), "a peek changes nothing"
@@ -126,6 +127,16 @@ class Player:
         assert got.granted == request.granted
         assert await self.ledger.reserve(ask) == got, "a replayed reserve changes nothing"
         self.live.append((request, got))
+
+    async def _confirm(self, who: Who, file: int = 0, limits: int = 0) -> None:
+        self.count += 1
+        request = model.Request(self.files[file], 0, 0, self._device(who), self._limits(limits))
+        ask = self._asked(request)
+        assert await self.ledger.confirm(ask) == self.model.confirm(request)
+        assert not await self.ledger.confirm(ask), "and no second time"
+
+    def _limits(self, number: int) -> Limits:
+        return self.limits[number % len(self.limits)]
 
     def _asked(self, request: model.Request) -> ReserveAsk:
         return model.ask_of(request, f"r{self.count}", f"e{self.count}", token="token", expires=self.model.expires)

@@ -254,66 +254,151 @@ def test_scripts_agree_with_the_model(
     loop.run_until_complete(play(redis_url, limits, life, size, steps))
 
 
-MUTANTS = {
+MUTANTS: dict[str, tuple[str, str, str]] = {
     "a charge is applied while others are checked": (
         "return tonumber(redis.call('HGET', FILE, 'used') or '0') >= charge.limit",
         "return increase(FILE, 'used', 1) > charge.limit",
+        "the end of a budget pays for another",
     ),
     "only the first charge is checked": (
         "    local exceeded = EXCEEDED[charge.kind]",
         "    if _ > 1 then break end\n%s",
+        "nothing is paid where one charge is refused",
     ),
-    "a join takes a slot": ("if joined and joined.charged == 1 or slot", "if slot"),
-    "known values are counted again": ("== 1 or slot_known_by(charge.name, charge.value) then", "== 1 then"),
-    "a refund keeps the slots": ("for set, slot in pairs(paid.slots) do free_slot(set, slot) end", ""),
-    "a refund frees what others hold": ("if held.refs > 0 then", "if false then"),
-    "a freed slot keeps its names": ("write('HDEL', TOKEN, 'v:' .. set .. ':' .. name)", ""),
-    "only the first of a slot's names is freed": ("ipairs(held.names) do write", "ipairs({held.names[1]}) do write"),
-    "an offered cookie is not remembered": ("if charge.alias then", "if false then"),
-    "a resume may be too late": ("local first = not joined and", "local first ="),
-    "nothing is too late": ("return first and now > tonumber(first) + charge.limit", "return false"),
-    "a refund leaves the first mark": ("write('HDEL', TOKEN, 'first')", ""),
-    "any refund removes the first mark": ("'charged', -1) == 0 then", "'charged', -1) >= 0 then"),
-    "the first mark moves on": ("if redis.call('HEXISTS', TOKEN, 'first') == 0 then", "if true then"),
-    "concurrent counts requests": ("hold_place(id, ask.lease_ms)", "hold_place(ask.request, ask.lease_ms)"),
-    "a join of a live transfer needs a place": ("if joined and holds_place(id) then return false end", ""),
-    "a resume needs no place": ("if joined and holds_place(id) then", "if joined then"),
+    "a join takes a slot": ("if joined and joined.charged == 1 or slot", "if slot", "a join takes no slot"),
+    "known values are counted again": (
+        "== 1 or slot_known_by(charge.name, charge.value) then",
+        "== 1 then",
+        "a third network",
+    ),
+    "a refund keeps the slots": (
+        "for set, slot in pairs(paid.slots) do free_slot(set, slot) end",
+        "",
+        "a refund frees the slots",
+    ),
+    "a refund frees what others hold": (
+        "if held.refs > 0 then",
+        "if false then",
+        "a refund does not free what another download holds",
+    ),
+    "a freed slot keeps its names": (
+        "write('HDEL', TOKEN, 'v:' .. set .. ':' .. name)",
+        "",
+        "a refund frees the slots",
+    ),
+    "only the first of a slot's names is freed": (
+        "ipairs(held.names) do write",
+        "ipairs({held.names[1]}) do write",
+        "a freed slot is known by no name",
+    ),
+    "an offered cookie is not remembered": (
+        "if charge.alias then",
+        "if false then",
+        "a device is known by the cookie that it was offered",
+    ),
+    "a resume may be too late": (
+        "local first = not joined and",
+        "local first =",
+        "too late for another, not for a resume",
+    ),
+    "nothing is too late": (
+        "return first and now > tonumber(first) + charge.limit",
+        "return false",
+        "too late for another, not for a resume",
+    ),
+    "a refund leaves the first mark": ("write('HDEL', TOKEN, 'first')", "", "a refund frees the slots"),
+    "any refund removes the first mark": (
+        "'charged', -1) == 0 then",
+        "'charged', -1) >= 0 then",
+        "a refund does not free what another download holds",
+    ),
+    "the first mark moves on": (
+        "if redis.call('HEXISTS', TOKEN, 'first') == 0 then",
+        "if true then",
+        "a third network",
+    ),
+    "concurrent counts requests": (
+        "hold_place(id, ask.lease_ms)",
+        "hold_place(ask.request, ask.lease_ms)",
+        "a third network",
+    ),
+    "a join of a live transfer needs a place": (
+        "if joined and holds_place(id) then return false end",
+        "",
+        "two at once, over both files",
+    ),
+    "a resume needs no place": (
+        "if joined and holds_place(id) then",
+        "if joined then",
+        "a resume of what is at rest takes a place",
+    ),
     "a settled transfer keeps its place": (
         "transfer.live == 0 then leave_place(request.transfer) end\nredis",
         "false then end\nredis",
+        "a third network",
     ),
     "the first request to end leaves the place": (
         "if not transfer or transfer.live == 0 then leave",
         "if true then leave",
+        "a join takes no slot",
     ),
-    "a place without expiry": ("now + 2 * lease_ms", "now + 1000000000000"),
-    "a place for one lease": ("now + 2 * lease_ms", "now + lease_ms"),
-    "a renewal does not hold the place": ("  keep_place(request.transfer, lease_ms)\n", ""),
-    "a lost place is taken back unasked": ("reason = refused(ask, request.transfer, transfer, 0)", ""),
+    "a place without expiry": (
+        "now + 2 * lease_ms",
+        "now + 1000000000000",
+        "too late, but what gave its charge back may go on",
+    ),
+    "a place for one lease": ("now + 2 * lease_ms", "now + lease_ms", "a dead worker's place, with a reaper"),
+    "a renewal does not hold the place": ("  keep_place(request.transfer, lease_ms)\n", "", "a living worker keeps it"),
+    "a lost place is taken back unasked": (
+        "reason = refused(ask, request.transfer, transfer, 0)",
+        "",
+        "a lost place that another took",
+    ),
     "what goes on in the next transfer needs two places": (
         "local leaving = transfer.live == 1 and 1 or 0",
         "local leaving = 0",
+        "the end of a budget leaves the place for the next",
     ),
-    "what others are still in counts as left": ("local leaving = transfer.live == 1 and 1 or 0", "local leaving = 1"),
+    "what others are still in counts as left": (
+        "local leaving = transfer.live == 1 and 1 or 0",
+        "local leaving = 1",
+        "unless another request is still in it",
+    ),
     "the used-up transfer keeps its place": (
         "if transfer.live == 0 then leave_place(request.transfer) end\n      save",
         "save",
+        "the end of a budget leaves the place for the next",
     ),
-    "elsewhere is given back": ("if not ask.elsewhere and transfer.live", "if transfer.live"),
+    "elsewhere is given back": (
+        "if not ask.elsewhere and transfer.live",
+        "if transfer.live",
+        "elsewhere costs all the same",
+    ),
     "elsewhere is joined for ever": (
         "if now <= transfer.opened + ask.repeat_ms then return 0, 0 end",
         "if true then return 0, 0 end",
+        "elsewhere, again and again",
     ),
-    "elsewhere is joined 32 times": ("  if ask.elsewhere then\n", "  if ask.elsewhere and transfer.live < 32 then\n"),
-    "a renewal pays nothing": ("      if other.charged == 0 then\n", "      if false then\n"),
-    "a look reserves": ("if peek then return done({'allow', '', '0', 0}) end", ""),
+    "elsewhere is joined 32 times": (
+        "  if ask.elsewhere then\n",
+        "  if ask.elsewhere and transfer.live < 32 then\n",
+        "elsewhere, again and again",
+    ),
+    "a renewal pays nothing": (
+        "if other.charged == 0 then request",
+        "if false then request",
+        "the end of a budget leaves the place for the next",
+    ),
+    "a look reserves": ("if peek then return done({'allow', '', '0', 0}) end", "", "a third network"),
 }
+"""What is changed into what, and the trap that tells."""
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_the_traps_catch_each_mutant(redis_url: str, loop: asyncio.AbstractEventLoop, name: str) -> None:
-    for limits, steps in TRAPS.values():
-        for size in SIZES:
-            if loop.run_until_complete(is_caught(redis_url, limits, 10**6, size, steps, MUTANTS[name])):
-                return
-    pytest.fail("no trap tells this mutant from the real thing")
+def test_its_trap_catches_each_mutant(redis_url: str, loop: asyncio.AbstractEventLoop, name: str) -> None:
+    old, new, trap = MUTANTS[name]
+    limits, steps = TRAPS[trap]
+    for size in SIZES:
+        if loop.run_until_complete(is_caught(redis_url, limits, 10**6, size, steps, (old, new))):
+            return
+    pytest.fail("the trap does not tell this mutant from the real thing")

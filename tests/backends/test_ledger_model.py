@@ -121,42 +121,78 @@ def test_scripts_agree_with_the_model(
     loop.run_until_complete(play(redis_url, [Limits(downloads=downloads)], life, size, steps))
 
 
-MUTANTS = {
-    "completeness forgotten": ("if not early and is_complete(transfer) then return nil end", ""),
-    "completeness as a sum": ("return #transfer.spans == 2 and", "return transfer.acked >= transfer.size or"),
-    "windows in flight forgotten": ("+ extra - transfer.acked - transfer.inflight", "+ extra - transfer.acked"),
-    "a renewal always opens": ("local id, other = find_transfer(rest)", "local id, other"),
+MUTANTS: dict[str, tuple[str, str, str]] = {
+    "completeness forgotten": (
+        "if not early and is_complete(transfer) then return nil end",
+        "",
+        "a complete transfer takes no tail after repeat_window",
+    ),
+    "completeness as a sum": (
+        "return #transfer.spans == 2 and",
+        "return transfer.acked >= transfer.size or",
+        "an overlap is not completeness",
+    ),
+    "windows in flight forgotten": (
+        "+ extra - transfer.acked - transfer.inflight",
+        "+ extra - transfer.acked",
+        "repeats all in flight",
+    ),
+    "a renewal always opens": (
+        "local id, other = find_transfer(rest)",
+        "local id, other",
+        "two devices of one network, one budget after the other",
+    ),
     "a failed origin costs a refund": (
         "local free = ARGV[3] == 'origin' and transfer.acked == 0",
         "local free = false",
+        "a failed origin costs nothing, however often",
     ),
-    "what is left of a budget is lost": ("if ask.start > 0 and left >= SMALLEST_WINDOW then return left end", ""),
-    "any number of requests": ("if transfer.live >= REQUESTS_PER_TRANSFER then return nil end", ""),
-    "a user agent begins": ("or ask.start > 0 then", "or true then"),
-    "expiry refuses joins": ("if not transfer and ask.expires <= now", "if ask.expires <= now"),
-    "refunds without end": ("< ask.refunds_max)", "< 1000000)"),
+    "what is left of a budget is lost": (
+        "if ask.start > 0 and left >= SMALLEST_WINDOW then return left end",
+        "",
+        "sixteen open-ended ranges",
+    ),
+    "any number of requests": (
+        "if transfer.live >= REQUESTS_PER_TRANSFER then return nil end",
+        "",
+        "33 requests at once",
+    ),
+    "a user agent begins": ("or ask.start > 0 then", "or true then", "the user agent resumes but does not begin"),
+    "expiry refuses joins": (
+        "if not transfer and ask.expires <= now",
+        "if ask.expires <= now",
+        "an overlap is not completeness",
+    ),
+    "refunds without end": ("< ask.refunds_max)", "< 1000000)", "eight refunds"),
     "a refund is not charged again": (
         "if transfer.charged == 0 then",
         "if transfer.charged == 0 and id == ask.request then",
+        "a refund is charged again",
     ),
     "a replayed renewal is granted more": (
         "local more, reason = wanted - request.granted, nil",
         "local more, reason = wanted - request.acked, nil",
+        "past its budget a renewal opens the next",
     ),
-    "the last closing wins": ("if not request then return done({0}) end", "if not request then return done({1}) end"),
+    "the last closing wins": (
+        "if not request then return done({0}) end",
+        "if not request then return done({1}) end",
+        "a complete transfer takes no tail after repeat_window",
+    ),
 }
+"""What is changed into what, and the trap that tells."""
 
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_the_model_catches_each_mutant(redis_url: str, loop: asyncio.AbstractEventLoop, name: str) -> None:
-    for steps in TRAPS.values():
-        for size, downloads, life in (
-            (300_000, 1, 60),
-            (300_000, 1, 10**6),
-            (80 * MIB, 1, 10**6),
-            (80 * MIB, 2, 10**6),
-        ):
-            limits = [Limits(downloads=downloads)]
-            if loop.run_until_complete(is_caught(redis_url, limits, life, size, steps, MUTANTS[name])):
-                return
-    pytest.fail("no trap tells this mutant from the real thing")
+    old, new, trap = MUTANTS[name]
+    for size, downloads, life in (
+        (300_000, 1, 60),
+        (300_000, 1, 10**6),
+        (80 * MIB, 1, 10**6),
+        (80 * MIB, 2, 10**6),
+    ):
+        limits = [Limits(downloads=downloads)]
+        if loop.run_until_complete(is_caught(redis_url, limits, life, size, TRAPS[trap], (old, new))):
+            return
+    pytest.fail("the trap does not tell this mutant from the real thing")

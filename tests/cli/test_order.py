@@ -32,6 +32,7 @@ def event(kind: str, seconds: int = 0, **fields: str) -> dict[str, str]:
     return new_event(kind, f"{kind}-{seconds}", NOW + seconds * 1000, {**DOWNLOAD, **extra})
 
 
+LOOK = {"signal": "suspected_scanner", "signal__why": "soon,no_gesture,network.vpn"}
 ALLOWED = event("download.allowed", 1, counted="1")
 
 
@@ -76,6 +77,20 @@ ALLOWED = event("download.allowed", 1, counted="1")
         (
             [event("link.opened", 3, file__key="")],
             ["2026-11-21T02:30:03Z  opened        from 203.0.113.9"],
+        ),
+        (
+            [
+                event("download.allowed", 1, counted="0", **LOOK),
+                event("download.finished", 4, outcome="complete", counted="0", **LOOK),
+                event("download.confirmed", 9, counted="1"),
+            ],
+            [
+                (
+                    f"{DONE}  from 203.0.113.9  complete, not counted  "
+                    "suspected scanner (soon after it was sent, no click or touch, vpn network)"
+                ),
+                "2026-11-21T02:30:09Z  confirmed     ebooks/sea.pdf  from 203.0.113.9  a person after all, counted",
+            ],
         ),
         (
             [event("download.finished", 4, outcome="complete", bytes__delivered="junk", duration__ms="²")],

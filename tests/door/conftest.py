@@ -116,7 +116,7 @@ def open_gateway(redis_db: str, tmp_path: Path) -> Opener:
 
     @asynccontextmanager
     async def opened(
-        more: str = "", redis: str = redis_db, counting: str = COUNTING, **environ: str
+        more: str = "", redis: str = redis_db, counting: str = COUNTING, port: int = 0, **environ: str
     ) -> AsyncIterator[Running]:
         folder = tmp_path / "files"
         folder.mkdir(exist_ok=True)
@@ -129,7 +129,7 @@ def open_gateway(redis_db: str, tmp_path: Path) -> Opener:
         app = await build_app(load(settings_file, environ), status)
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", port)
         await site.start()
         host, port = runner.addresses[0][:2]
         wire = Wire(connect(redis))

@@ -107,7 +107,7 @@ PEOPLE = [
             ("198.51.100.70", "Firefox"),
             ("198.51.100.71", "Chrome"),
             ("198.51.100.130", "Chrome"),
-            ("192.0.2.5", "curl"),
+            ("192.0.2.5", "Mozilla/5.0 (a scanner, soon after its link was made)"),
             ("192.0.2.130", "robot/1"),
             ("2001:db8:1::9", "Safari"),
             ("100.64.9.9", "Safari"),

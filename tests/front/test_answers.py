@@ -18,7 +18,9 @@ from gateway.policy.reasons import Reason
 from gateway.services.gatekeeper import Admitted
 from gateway.services.responding import plan_redirect, plan_response
 
-SETTINGS = DoorSettings((), "/shop", secure_cookie=True, repeat_window=60, brand=Brand("Sea Shop"))
+SETTINGS = DoorSettings(
+    (), "https://x.example/shop", "/shop", secure_cookie=True, repeat_window=60, brand=Brand("Sea Shop")
+)
 REQUEST = DownloadRequest("r1", "", 1, "GET", ip_address("203.0.113.9"), "203.0.113.0/24", offered_cookie="c" * 22)
 STORED = StoredObject("a.pdf", 1000, '"e"', 1_700_000_000, "application/pdf")
 

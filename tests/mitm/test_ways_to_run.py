@@ -91,12 +91,18 @@ async def test_a_count_that_breaks_ends_the_download(sabotaged) -> None:
     assert (closed["outcome"], closed["reason"], closed["bytes.delivered"]) == ("cut", "internal", "0")
 
 
-async def test_a_waived_limit_is_served_and_said(start) -> None:
-    with start("doors: {mitm: {waive: [rate]}}") as mitm:
-        data = mitm.bucket.put("waived.pdf", 5000)
-        token = mitm.token("waived.pdf", rate=1000)
-        assert await fetch(mitm, token) == (200, data)
-        assert mitm.events(token)[0]["limits.waived"] == "rate"
+@pytest.fixture(scope="module")
+def mitmweb(start):
+    """With its page, and with a limit waived."""
+    with start("doors: {mitm: {waive: [rate]}}", "--web", "--web-port", str(_free_port())) as running:
+        yield running
+
+
+async def test_a_waived_limit_is_served_and_said(mitmweb) -> None:
+    data = mitmweb.bucket.put("waived.pdf", 5000)
+    token = mitmweb.token("waived.pdf", rate=1000)
+    assert await fetch(mitmweb, token) == (200, data)
+    assert mitmweb.events(token)[0]["limits.waived"] == "rate"
 
 
 async def test_a_dead_redis_is_503_within_a_second_and_nothing_goes_on_without_its_word(start, tmp_path: Path) -> None:
@@ -229,70 +235,67 @@ async def test_with_tls_it_speaks_nothing_else_and_still_leaks_nothing(start, ce
             await fetch(mitm, mitm.token("tls.pdf"))
 
 
-async def test_mitmweb_shows_each_decision_and_no_secret(start, tmp_path: Path) -> None:
+async def test_mitmweb_shows_each_decision_and_no_secret(mitmweb) -> None:
     async def slow(x):
         await asyncio.sleep(0.5 if x.get else 0)
         return fake.HONEST
 
-    port = _free_port()
-    with start("", "--web", "--web-port", str(port)) as mitm:
-        mitm.bucket.put("seen.pdf", 5000, slow)
-        token = mitm.token("seen.pdf")
-        where = urlsplit(mitm.web)
-        seen = []
-        async with aiohttp.ClientSession() as client:
-            asking = asyncio.create_task(fetch(mitm, token, Cookie="gw_device=aaaaaaaaaaaaaaaaaaaaaa"))
-            for _ in range(40):
-                async with client.get(f"http://{where.netloc}/flows?{where.query}") as answer:
-                    seen.append(await answer.text())
-                await asyncio.sleep(0.02)
-            await asking
-            await mitm.settled(token)
-            await fetch(mitm, mitm.token("seen.pdf") + "x")
+    mitmweb.bucket.put("seen.pdf", 5000, slow)
+    token = mitmweb.token("seen.pdf")
+    where = urlsplit(mitmweb.web)
+    seen = []
+    async with aiohttp.ClientSession() as client:
+        asking = asyncio.create_task(fetch(mitmweb, token, Cookie="gw_device=aaaaaaaaaaaaaaaaaaaaaa"))
+        for _ in range(40):
             async with client.get(f"http://{where.netloc}/flows?{where.query}") as answer:
-                flows = await answer.json()
-        allowed, denied = (flow for flow in flows)
-        assert allowed["comment"].startswith(f"allow · rule office-always · order 10001 · token {mitm.number(token)}")
-        assert allowed["comment"].endswith("complete · 5000 bytes")
-        assert denied["comment"] == "deny · token.signature"
-        assert (allowed["marked"], denied["marked"]) == ("✅", "⛔")
-        assert allowed["request"]["path"] == "/d/…/1"
-        shown = "".join(seen) + json.dumps(flows) + mitm.log.read_text()
-        assert token not in shown
-        assert "X-Amz" not in shown
-        assert "aaaaaaaaaaaaaaaaaaaaaa" not in shown
+                seen.append(await answer.text())
+            await asyncio.sleep(0.02)
+        await asking
+        await mitmweb.settled(token)
+        await fetch(mitmweb, mitmweb.token("seen.pdf") + "x")
+        async with client.get(f"http://{where.netloc}/flows?{where.query}") as answer:
+            flows = await answer.json()
+    *_, allowed, denied = flows
+    assert allowed["comment"].startswith(f"allow · rule office-always · order 10001 · token {mitmweb.number(token)}")
+    assert allowed["comment"].endswith("complete · 5000 bytes")
+    assert denied["comment"] == "deny · token.signature"
+    assert (allowed["marked"], denied["marked"]) == ("✅", "⛔")
+    assert allowed["request"]["path"] == "/d/…/1"
+    shown = "".join(seen) + json.dumps(flows) + mitmweb.log.read_text()
+    assert token not in shown
+    assert "X-Amz" not in shown
+    assert "aaaaaaaaaaaaaaaaaaaaaa" not in shown
 
 
-async def test_mitmweb_shows_no_link_of_a_link_page_nor_any_cookie(start) -> None:
-    with start("", "--web", "--web-port", str(_free_port())) as mitm:
-        mitm.bucket.put("one.pdf", 100)
-        mitm.bucket.put("two.pdf", 100)
-        where = urlsplit(mitm.web)
-        one, two = mitm.token("one.pdf"), mitm.token("one.pdf", "two.pdf")
-        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client:
+async def test_mitmweb_shows_no_link_of_a_link_page_nor_any_cookie(mitmweb) -> None:
+    mitmweb.bucket.put("one.pdf", 100)
+    mitmweb.bucket.put("two.pdf", 100)
+    where = urlsplit(mitmweb.web)
+    one, two = mitmweb.token("one.pdf"), mitmweb.token("one.pdf", "two.pdf")
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client:
 
-            async def shown(path: str) -> tuple[int, str]:
-                async with client.get(f"http://{where.netloc}{path}?{where.query}") as answer:
-                    return answer.status, await answer.text(errors="replace")
+        async def shown(path: str) -> tuple[int, str]:
+            async with client.get(f"http://{where.netloc}{path}?{where.query}") as answer:
+                return answer.status, await answer.text(errors="replace")
 
-            for token, accept, status in ((one, "*/*", 303), (two, "text/html", 200)):
-                told = {"Referer": f"https://a/l/{token}", "X-Original-URI": f"/l/{token}", "User-Agent": "seen/1.0"}
-                url = f"{mitm.base}/l/{token}"
-                async with client.get(url, headers={"Accept": accept, **told}, allow_redirects=False) as answer:
-                    assert answer.status == status
-            _, flows = await shown("/flows")
-            assert "seen/1.0" in flows
-            assert "gw_device" not in flows
-            assert not [token for token in (one, two) if token in flows]
-            whole = [
-                "/flows/dump",
-                *(
-                    f"/flows/{flow['id']}/response/content{end}"
-                    for flow in json.loads(flows)
-                    for end in (".data", "/raw.json")
-                ),
-            ]
-            assert {path: (await shown(path))[0] for path in whole} == dict.fromkeys(whole, 404)
+        for token, accept, status in ((one, "*/*", 303), (two, "text/html", 200)):
+            told = {"Referer": f"https://a/l/{token}", "X-Original-URI": f"/l/{token}", "User-Agent": "seen/1.0"}
+            url = f"{mitmweb.base}/l/{token}"
+            async with client.get(url, headers={"Accept": accept, **told}, allow_redirects=False) as answer:
+                assert answer.status == status
+        _, flows = await shown("/flows")
+        assert "seen/1.0" in flows
+        assert "gw_device" not in flows
+        assert not [token for token in (one, two) if token in flows]
+        whole = [
+            "/flows/dump",
+            *(
+                f"/flows/{flow['id']}/response/content{end}"
+                for flow in json.loads(flows)
+                for end in (".data", "/raw.json")
+            ),
+        ]
+        assert {path: (await shown(path))[0] for path in whole} == dict.fromkeys(whole, 404)
 
 
 MITMDUMP = "import sys; from mitmproxy.tools.main import mitmdump; mitmdump(sys.argv[1:])"

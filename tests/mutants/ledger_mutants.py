@@ -176,4 +176,16 @@ LEDGER = (
         test="backends/test_redis_client.py::test_a_script_survives_a_script_flush",
         shows="gateway.errors.LedgerDown",
     ),
+    mutant(
+        "who acts like a scanner is never charged",
+        "backends/lua/charges.lua",
+        ("return not spent or spent == id", "return true"),
+        test="door/test_scanners.py::test_imitating_a_scanner_gains_one_download",
+    ),
+    mutant(
+        "a mail scanner burns the download",
+        "services/asking.py",
+        ("look=bool(case.signs)", "look=False"),
+        test="door/test_scanners.py::test_scanners_first_then_people",
+    ),
 )

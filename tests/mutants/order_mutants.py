@@ -97,7 +97,7 @@ ORDERS = (
         "an event of an order is told again when its worker dies",
         "services/relay.py",
         (
-            'self._events.append_once(shard, f"event:{event_id}", event_id, outgoing.fields, REMEMBERED)',
+            'self._events.append_once(shard, f"event:{event_id}", outgoing.fields, REMEMBERED)',
             "self._events.append(shard, outgoing.fields)",
         ),
         test="services/test_relay.py::test_a_worker_that_dies_between_writing_and_noting_it_doubles_nothing",

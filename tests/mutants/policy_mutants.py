@@ -541,4 +541,22 @@ POLICY = (
         test="backends/test_rules_candidate.py::test_each_has_its_evidence_above_it",
         shows=r"gateway\.errors\.GatewayError",
     ),
+    mutant(
+        "who clicked is taken for a scanner",
+        "policy/scanners.py",
+        (" <= SOON or manner.gesture:", " <= SOON:"),
+        test="policy/test_scanners.py::test_files",
+    ),
+    mutant(
+        "an address alone makes a scanner",
+        "policy/scanners.py",
+        ("if weighty and len(marks) > 1", "if weighty"),
+        test="policy/test_scanners.py::test_files",
+    ),
+    mutant(
+        "a scanner's look is the buyer's download",
+        "policy/looks.py",
+        ("(looks if is_look else people)", "people"),
+        test="policy/test_looks.py::test_whose_doing_it_is",
+    ),
 )

@@ -114,17 +114,17 @@ SERVICES = (
     ),
     mutant(
         "a link revoked while the ledger was asked is served",
-        "services/gatekeeper.py",
-        ("        return self._control.standing.refused(claims) or (", "        return ("),
+        "services/grounds.py",
+        ("        return self.control.standing.refused(claims) or (", "        return ("),
         test="door/test_nothing_lost.py::test_a_link_revoked_while_the_ledger_is_asked_gives_nothing",
     ),
     mutant(
         "a freeze while the ledger was asked is overlooked",
-        "services/gatekeeper.py",
+        "services/grounds.py",
         (
-            "        return self._control.standing.refused(claims) or (",
+            "        return self.control.standing.refused(claims) or (",
             (
-                "        revoked = Deny(Reason.TOKEN_REVOKED) if self._control.standing.is_revoked(claims) else None\n"
+                "        revoked = Deny(Reason.TOKEN_REVOKED) if self.control.standing.is_revoked(claims) else None\n"
                 "        return revoked or ("
             ),
         ),
@@ -132,12 +132,12 @@ SERVICES = (
     ),
     mutant(
         "what was ordered while the order book was asked is overlooked",
-        "services/gatekeeper.py",
+        "services/grounds.py",
         (
             "        lost: Reason | None = None\n        try:",
-            "        lost: Reason | None = None\n        said = self._control.standing.refused(claims)\n        try:",
+            "        lost: Reason | None = None\n        said = self.control.standing.refused(claims)\n        try:",
         ),
-        ("        return self._control.standing.refused(claims) or (", "        return said or ("),
+        ("        return self.control.standing.refused(claims) or (", "        return said or ("),
         test="door/test_freeze.py::test_said_while_the_order_book_is_asked_gives_nothing",
     ),
     mutant(

@@ -99,7 +99,8 @@ async def test_other_methods_and_prefetches(gateway, session: ClientSession, tok
             assert (await ask(session, method, url, Accept=HTML, **{name: value}))[0] == expected, (line, method)
     for method in (*signals["methods"], "POST", "LOCK"):
         for url in (page, file):
-            answered = 405 if method != "HEAD" else 200 if url == file else 303
+            refused = 400 if method == "POST" and url == page else 405  # there it lacks the form of an act
+            answered = refused if method != "HEAD" else 200 if url == file else 303
             assert (await ask(session, method, url))[0] == answered, method
     for referer in signals["wrapped_referers"]:
         assert (await ask(session, "GET", page, Accept=HTML, Referer=f"https://{referer}/?url=x"))[0] == 200

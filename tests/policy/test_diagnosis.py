@@ -70,6 +70,18 @@ def test_nothing_is_known() -> None:
     assert diagnosis([], [], NOW) == []
 
 
+def test_a_scanner_is_not_the_buyer() -> None:
+    scan = {"signal": "suspected_scanner", "signal__why": "soon,network.hosting"}
+    told = [event("link.created", 0), event("link.opened", 9, client__address="192.0.2.44", **scan)]
+    unopened, scanned = diagnosis([link()], told, NOW)
+    assert unopened.text.startswith("the link t1 was made at 2026-11-21 02:30:00 UTC and never opened by a person")
+    assert scanned.text == (
+        "what seems to be a mail scanner was at the link t1 at 2026-11-21 02:30:09 UTC from 192.0.2.44: "
+        "soon after it was sent, hosting network"
+    )
+    assert sides([unopened, scanned]) == [("mail", True), (None, False)]
+
+
 def test_a_link_that_nobody_opened_is_the_mails_matter() -> None:
     (found,) = diagnosis([link()], [event("link.created", 0)], NOW)
     assert (found.side, found.now) == ("mail", True)

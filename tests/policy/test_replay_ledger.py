@@ -47,11 +47,13 @@ ASKS = st.tuples(
     st.sampled_from(DEVICES),
     LIMITS,
     st.sampled_from([(0, 1.0), (0, 1.0), (0, 0.3), (0.5, 0.5), (0.9, 0.1)]),
+    st.sampled_from([False, False, True]),
 )
 STEPS = st.lists(
     st.one_of(
         ASKS,
         ASKS,
+        st.tuples(st.just("confirm"), st.sampled_from(FILES), st.sampled_from(DEVICES), LIMITS),
         st.tuples(st.just("end"), st.integers(0, 5), st.sampled_from([0.0, 0.01, 0.4, 1.0]), st.booleans()),
         st.tuples(st.just("wait"), st.sampled_from([1, 61, 100, 3601])),
     ),
@@ -78,14 +80,33 @@ def test_it_lets_in_and_refuses_as_the_model_does(steps) -> None:
                 as_recorded=False,
             )
             model.settle(request, acked, origin_failed=step[3])
+        elif step[0] == "confirm":
+            _, file, device, limits = step
+            request = Request(file, 0, 0, device, limits)
+            model.confirm(request)
+            etag = None if file.elsewhere else '"e"'
+            ask = Ask(
+                f"r{number}",
+                file.identity,
+                model.now / 1000,
+                file.size,
+                etag,
+                0,
+                0,
+                file.elsewhere,
+                device,
+                charges(limits, device),
+            )
+            ledger.confirm(ask)
+            assert ledger._used.get(file.identity, 0) == model.used(file)
         elif step[0] == "ask":
-            _, file, device, limits, (start, share) = step
+            _, file, device, limits, (start, share), scanner = step
             first, asked = int(file.size * start), int(file.size * share)
-            request = Request(file, first, asked, device, limits)
+            request = Request(file, first, asked, device, limits, scanner)
             etag = None if file.elsewhere else '"e"'
             ask = Ask(
                 f"r{number}", file.identity, model.now / 1000, file.size, etag, first, asked, file.elsewhere, device,
-                charges(limits, device),
+                charges(limits, device), scanner,
             )  # fmt: skip
             joined = ledger.find(ask)
             reason = ledger.refused(ask, joined)

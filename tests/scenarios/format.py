@@ -6,7 +6,8 @@ Reading is strict: an unknown key, a wrong type or a declared difference that sa
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -140,9 +141,10 @@ class Page(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     scenarios: list[Scenario]
 
 
-def read(path: Path) -> list[Scenario]:
-    """The scenarios of a file. Raises Mistake."""
-    return parse(path.read_text("utf-8"), path.name)
+@cache
+def read(path: Path) -> Sequence[Scenario]:
+    """The scenarios of a file, which two modules ask for while tests are collected. Raises Mistake."""
+    return tuple(parse(path.read_text("utf-8"), path.name))
 
 
 def parse(text: str, name: str = "scenarios") -> list[Scenario]:

@@ -95,3 +95,21 @@ def test_without_a_key_that_signs_it_says_what_to_do() -> None:
     verifying = KeySet([load_key(kid="a", alg="HS256", use="verify", secret="0123456789" * 4)])
     with pytest.raises(GatewayError, match="use: sign"):
         addressing(verifying).of(ORDER, NOW)
+
+
+def test_a_registered_customers_link_is_named_by_its_order_where_accounts_are_asked_for() -> None:
+    asked = replace(addressing(), short=True)
+    [open_to_all] = asked.of(ORDER, NOW)
+    assert "/l/" in open_to_all.address
+    mine = replace(LINK, account=True)
+    [link] = asked.of(replace(ORDER, order_id="main-#1", links=(mine,)), NOW)
+    assert link.address == f"{BASE}/o/main-%231"
+    assert {file.address for file in link.files} == {link.address}
+    # Several links of an order each lead to their own.
+    one, two = replace(mine, files=(BOOK,)), replace(mine, token_id="t2", files=(SONG,))
+    assert [each.address for each in asked.of(replace(ORDER, links=(one, two)), NOW)] == [
+        f"{BASE}/o/t1",
+        f"{BASE}/o/t2",
+    ]
+    [plain] = addressing().of(replace(ORDER, links=(mine,)), NOW)
+    assert token_of(plain.address).account

@@ -154,6 +154,16 @@ async def test_a_mail_is_deferred_then_accepted_and_both_are_told(book: SqlOrder
     assert all("@" not in text for event in told for text in event.values())
 
 
+@pytest.mark.parametrize(("seconds", "sent_at"), [(20, 7), (61, NOW + 61_000)])
+async def test_a_mail_that_waited_was_sent_when_it_was_accepted(book: SqlOrderBook, seconds: int, sent_at: int) -> None:
+    await kept(book, replace(ORDER, mailed_at=7))
+    clock = Clock(NOW + seconds * 1000)
+    assert await mailing(book, Scripted([Posted("accepted", "250 queued")]), clock).work() is True
+    order = await book.read("main-1")
+    assert order is not None
+    assert order.mailed_at == sent_at
+
+
 async def test_a_refusal_ends_it(book: SqlOrderBook) -> None:
     await kept(book)
     clock = Clock()

@@ -20,6 +20,7 @@ from gateway.backends.redis_events import RedisEventLog, stream
 from gateway.backends.redis_shards import RedisShards
 from gateway.backends.rules_file import RulesFile
 from gateway.errors import LedgerDown, SettingsError
+from gateway.ports import Fields
 from gateway.services.reloading import EVERY, PATIENCE, TOLD_ONCE_SECONDS, Reloading, Watched
 
 WITHIN = 1.0
@@ -181,8 +182,8 @@ async def test_the_last_good_one_stays_loudly(worker: Worker, wire: Wire, caplog
         assert worker.shown[1:] == [("rules", "one", reason)]
         assert worker.counted == [("rules", "rejected")]
         in_place(worker.path, "two")
-        await soon(lambda: worker.version == "two")
-        assert worker.shown[2:] == [("rules", "two", "")]
+        await soon(lambda: worker.shown[2:] == [("rules", "two", "")])
+        assert worker.version == "two"
 
 
 async def test_a_start_with_a_bad_file_takes_what_was_good_before(
@@ -190,7 +191,7 @@ async def test_a_start_with_a_bad_file_takes_what_was_good_before(
 ) -> None:
     async with worker.running(wire):
         in_place(worker.path, "two")
-        await soon(lambda: worker.version == "two")
+        await soon(lambda: worker.shown[1:] == [("rules", "two", "")])  # by then they are kept
     in_place(worker.path, "bad a")
     later = Worker(worker.path, kept=worker.kept)
     async with later.running(wire):
@@ -203,8 +204,8 @@ async def test_a_start_with_a_bad_file_takes_what_was_good_before(
         await asyncio.sleep(QUIET)
         assert later.counted == [("rules", "rejected")], "a file that has not changed is not read again"
         in_place(worker.path, "three")
-        await soon(lambda: later.version == "three")
-        assert later.shown[1:] == [("rules", "three", "")]
+        await soon(lambda: later.shown[1:] == [("rules", "three", "")])
+        assert later.version == "three"
     assert [text.version for text in worker.kept] == ["one", "two", "three"]
 
 
@@ -492,7 +493,7 @@ async def test_a_long_outage_keeps_the_last_events(worker: Worker, tmp_path: Pat
             in_place(worker.path, f"n{number}")
             worker.wanted.set()
             await soon(lambda number=number: worker.version == f"n{number}")
-        waiting = [reloading._untold.get_nowait()[2]["rules.version"] for _ in range(reloading._untold.qsize())]
+        waiting = [reloading._untold.get_nowait()[1]["rules.version"] for _ in range(reloading._untold.qsize())]
         assert waiting == [f"n{number}" for number in range(5, 15)]
 
 
@@ -531,15 +532,68 @@ async def test_without_files_nothing_is_watched(wire: Wire) -> None:
 
 async def test_what_is_told_once_may_come_again_later(wire: Wire) -> None:
     log = RedisEventLog(wire, 2, RedisShards(wire, 2))
-    assert await log.append_once(1, "rules", "a", {"n": "1"}, TOLD_ONCE_SECONDS)
-    assert not await log.append_once(1, "rules", "a", {"n": "2"}, TOLD_ONCE_SECONDS)
-    assert await log.append_once(1, "geo", "a", {"n": "3"}, TOLD_ONCE_SECONDS)
-    assert await log.append_once(1, "rules", "b", {"n": "4"}, TOLD_ONCE_SECONDS)
-    assert await log.append_once(1, "rules", "a", {"n": "5"}, 1), "something else was in force meanwhile"
+    assert await log.append_once(1, "a", {"n": "1"}, 1)
+    assert not await log.append_once(1, "a", {"n": "2"}, TOLD_ONCE_SECONDS)
+    assert await log.append_once(1, "b", {"n": "3"}, TOLD_ONCE_SECONDS)
+    assert not await log.append_once(1, "a", {"n": "4"}, TOLD_ONCE_SECONDS), "whatever came after it"
+    assert await log.append_once(0, "a", {"n": "5"}, TOLD_ONCE_SECONDS), "each shard remembers its own"
     await asyncio.sleep(1.1)
-    assert await log.append_once(1, "rules", "a", {"n": "6"}, 1)
-    assert [fields["n"] async for _, fields in log.scan(1)] == ["1", "3", "4", "5", "6"]
-    assert [fields async for _, fields in log.scan(0)] == []
+    assert await log.append_once(1, "a", {"n": "6"}, 1)
+    assert [fields["n"] async for _, fields in log.scan(1)] == ["1", "3", "6"]
+    assert [fields["n"] async for _, fields in log.scan(0)] == ["5"]
+
+
+class Late(RedisEventLog):
+    """The real log of a worker whose events all wait until it may go on."""
+
+    def __init__(self, wire: Wire) -> None:
+        super().__init__(wire, 1, RedisShards(wire, 1))
+        self.go_on = asyncio.Event()
+
+    async def append_once(self, shard: int, mark: str, fields: Fields, seconds: int) -> bool:
+        await self.go_on.wait()
+        return await super().append_once(shard, mark, fields, seconds)
+
+
+async def test_workers_out_of_step_tell_once(worker: Worker, wire: Wire) -> None:
+    """One tells each as it comes, the other all of them at the end."""
+    other, log = Worker(worker.path), Late(wire)
+    async with worker.running(wire), other.running(wire) as late:
+        late._events = log
+        for text in ("two", "bad", "three", "two"):
+            before = [len(each.counted) for each in (worker, other)]
+            in_place(worker.path, text)
+            await soon(lambda before=before: len(worker.counted) > before[0] and len(other.counted) > before[1])
+        by_one = await told(wire)
+        assert [version for _, version, _ in by_one] == ["two", "two", "three", "two"]
+        assert late._untold.qsize() == 3, "and one is on its way"
+        log.go_on.set()
+        await late._untold.join()
+        assert await told(wire) == by_one
+
+
+async def test_files_that_come_back_as_they_were_are_told_again(worker: Worker, wire: Wire, tmp_path: Path) -> None:
+    """By a symlink, which changes nothing of what it leads to; also where a worker has seen less than the others."""
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "rules.yaml").write_text(folder.name)
+
+    def lead(to: str) -> None:
+        fresh = tmp_path / "fresh"
+        fresh.symlink_to(to)
+        fresh.replace(tmp_path / "now")
+
+    lead("a")
+    old, other, young = (Worker(tmp_path / "now" / "rules.yaml") for _ in range(3))
+    async with old.running(wire), other.running(wire):
+        for to in ("b", "a"):
+            lead(to)
+            await soon(lambda to=to: old.version == to and other.version == to)
+        async with young.running(wire):
+            lead("b")
+            await soon(lambda: old.version == "b" and other.version == "b" and young.version == "b")
+            assert [version for _, version, _ in await told(wire)] == ["b", "a", "b"]
 
 
 async def test_there_and_back_again_is_told_both_times(worker: Worker, wire: Wire) -> None:
@@ -555,6 +609,6 @@ async def test_what_could_not_be_written_is_not_told(wire: Wire) -> None:
     log = RedisEventLog(wire, 1, RedisShards(wire, 1))
     await wire.execute("SET", stream(0), "not a stream")
     with pytest.raises(LedgerDown):
-        await log.append_once(0, "rules", "a", {"n": "1"}, TOLD_ONCE_SECONDS)
+        await log.append_once(0, "a", {"n": "1"}, TOLD_ONCE_SECONDS)
     await wire.execute("DEL", stream(0))
-    assert await log.append_once(0, "rules", "a", {"n": "1"}, TOLD_ONCE_SECONDS)
+    assert await log.append_once(0, "a", {"n": "1"}, TOLD_ONCE_SECONDS)

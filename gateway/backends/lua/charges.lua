@@ -107,7 +107,7 @@ end
 
 -- Applies every charge to a transfer that holds none. Call it only after `refused` has said nil.
 local function pay(transfer, ask)
-  transfer.charged, transfer.paid = 1, {slots = {}}
+  transfer.charged, transfer.look, transfer.lookers, transfer.paid = 1, 0, nil, {slots = {}}
   for _, charge in ipairs(ask.charges) do
     if charge.kind == 'count' then
       increase(FILE, 'used', 1)
@@ -126,4 +126,39 @@ local function give_back(transfer)
   if paid.used then increase(FILE, 'used', -1) end
   for set, slot in pairs(paid.slots) do free_slot(set, slot) end
   if increase(TOKEN, 'charged', -1) == 0 then write('HDEL', TOKEN, 'first') end
+end
+
+-- A look is a transfer for which nothing is paid, and which no limit refuses: a token has one for each file. Whether
+-- this one is, or may be, it: the request seems to be a scanner's, and the look is not spent elsewhere.
+local function is_look(ask, id, transfer)
+  if not ask.look or transfer and transfer.charged == 1 then return false end
+  local spent = look_of_file()
+  return not spent or spent == id
+end
+
+local LOOKERS = 32
+
+local function is_looker(transfer, cookie)
+  for _, other in ipairs(transfer.lookers or {}) do
+    if other == cookie then return true end
+  end
+  return false
+end
+
+local function begin_look(ask, id, transfer)
+  transfer.look = 1
+  local lookers = transfer.lookers or {}
+  if ask.cookie and #lookers < LOOKERS and not is_looker(transfer, ask.cookie) then lookers[#lookers + 1] = ask.cookie end
+  transfer.lookers = lookers
+  if look_of_file() ~= id then write('HSET', FILE, 'look', id) end
+end
+
+-- Lets the request into a transfer that holds no charge: whether that was counted.
+local function enter(ask, id, transfer, look)
+  if look then
+    begin_look(ask, id, transfer)
+    return 0
+  end
+  pay(transfer, ask)
+  return 1
 end

@@ -3,6 +3,7 @@
 -- One script run speaks of one request for one file of one token. Its keys carry one hash tag, so they
 -- live in one slot of a Redis Cluster:
 --   FILE     hash   used        downloads charged
+--                   look        the transfer that is the file's one look (see charges.lua)
 --                   t:<id>      one transfer, as JSON (see new_transfer)
 --                   c:<cookie> n:<network> a:<user agent>   ids of the transfers that this device opened, newest first
 --   TOKEN    hash   refunds     charges given back
@@ -39,6 +40,8 @@ local function new_transfer(ask)
     live = 0,       -- requests that have not been settled
     repeats = 0,    -- full repeats that joined, each worth one more size
     charged = 0,    -- 1 while it holds what it paid, 0 after a refund
+    look = 0,       -- 1 once it was a scanner's look, until somebody pays for it
+    lookers = nil,  -- the cookies of the devices that were in this look
     paid = {},      -- used: 1 for a download of its file; slots: the set's name -> the slot it holds
     spans = {},     -- acknowledged bytes as sorted, disjoint [from, to) pairs, flat
     cookie = ask.cookie, network = ask.network, agent = ask.agent,
@@ -130,8 +133,11 @@ local function joins(transfer, ask)
   return room(transfer, ask, ask.window, repeats * transfer.size), repeats
 end
 
--- The open transfer this request may join: id, transfer, window, repeats. One that holds its charge is preferred.
-local function find_transfer(ask)
+local function look_of_file() return redis.call('HGET', FILE, 'look') end
+
+-- `apart`: who seems to be a scanner and who does not keep out of each other's budget, also within one office, unless
+-- the cookie says that they are one device.
+local function search(ask, apart)
   local seen, spare = {}, nil
   for _, field in ipairs(identity_fields(ask)) do
     -- A shared User-Agent is weak evidence: it only lets a resume find its beginning.
@@ -141,7 +147,8 @@ local function find_transfer(ask)
           seen[id] = true
           local transfer = load_transfer(id)
           local window, repeats
-          if transfer then window, repeats = joins(transfer, ask) end
+          local met = transfer and (not apart or string.sub(field, 1, 2) == 'c:' or (transfer.look == 1) == (ask.look == true))
+          if met then window, repeats = joins(transfer, ask) end
           if window and transfer.charged == 1 then return id, transfer, window, repeats end
           if window and not spare then spare = {id, transfer, window, repeats} end
         end
@@ -150,6 +157,14 @@ local function find_transfer(ask)
   end
   if spare then return unpack(spare) end
   return nil
+end
+
+-- The open transfer this request may join: id, transfer, window, repeats. One that holds its charge is preferred; by
+-- a scanner its look, and where that is spent it joins like anyone.
+local function find_transfer(ask)
+  local found = {search(ask, true)}
+  if not found[1] and ask.look and look_of_file() then found = {search(ask, false)} end
+  return unpack(found)
 end
 
 local function open_transfer(id, ask)

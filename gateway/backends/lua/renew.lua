@@ -18,7 +18,7 @@ acknowledge(request, transfer, ask, acked)
 local more, reason = wanted - request.granted, nil
 if holds_place(request.transfer) then
   keep_place(request.transfer, lease_ms)
-else
+elseif transfer.charged == 1 then  -- a look has no place
   -- It lapsed while its worker could not renew, and others may have taken what was free.
   reason = refused(ask, request.transfer, transfer, 0)
   keep(ask)
@@ -33,8 +33,9 @@ if more > 0 and not reason then
     local rest = setmetatable({full = false, start = 0, window = outstanding + more}, {__index = ask})
     local id, other = find_transfer(rest)
     local leaving = transfer.live == 1 and 1 or 0
+    local look = is_look(ask, id, other)
     if not other and ask.expires <= now then reason = 'token.expired'
-    else reason = refused(ask, id, other, leaving) end
+    elseif not look then reason = refused(ask, id, other, leaving) end
     if not reason then
       transfer.inflight = transfer.inflight - outstanding
       transfer.live = transfer.live - 1
@@ -44,12 +45,9 @@ if more > 0 and not reason then
         id = ARGV[1] .. '.' .. (request.counted + 1)
         other = open_transfer(id, ask)
       end
-      if other.charged == 0 then
-        pay(other, ask)
-        request.counted = request.counted + 1
-      end
+      if other.charged == 0 then request.counted = request.counted + enter(ask, id, other, look) end
       request.transfer, transfer = id, other
-      hold_place(id, lease_ms)
+      if not look then hold_place(id, lease_ms) end
       transfer.inflight = transfer.inflight + outstanding
       transfer.live = transfer.live + 1
       grant = more

@@ -26,7 +26,8 @@ end
 local id, transfer, window, repeats = find_transfer(ask)
 -- What has begun may finish: expiry refuses only what would open a transfer.
 if not transfer and ask.expires <= now and not late then return deny('token.expired') end
-local reason = not late and refused(ask, id, transfer, 0)
+local look = is_look(ask, id, transfer)
+local reason = not late and not look and refused(ask, id, transfer, 0)
 if reason then return deny(reason) end
 if peek then return done({'allow', '', '0', 0}) end
 
@@ -35,11 +36,8 @@ if not transfer then
   id, window, repeats = ask.request, ask.window, 0
   transfer = open_transfer(id, ask)
 end
-if transfer.charged == 0 then
-  pay(transfer, ask)
-  counted = 1
-end
-hold_place(id, ask.lease_ms)
+if transfer.charged == 0 then counted = enter(ask, id, transfer, look) end
+if not look then hold_place(id, ask.lease_ms) end
 transfer.repeats = transfer.repeats + repeats
 transfer.inflight = transfer.inflight + window
 transfer.live = transfer.live + 1

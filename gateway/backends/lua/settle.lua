@@ -1,5 +1,5 @@
--- Closes one reservation: credits its last bytes, gives back a charge that bought next to nothing, frees its lease
--- and its place, and writes the closing event. The first closing wins.
+-- Closes one reservation: credits its last bytes, gives back a charge (or a look) that bought next to nothing, frees its
+-- lease and its place, and writes the closing event. The first closing wins.
 --
 -- ARGV 1: request id   2: bytes acknowledged (absolute), or -1 for the last ones reported
 --      3: 'lapsed' to close only when the lease has run out; 'origin' where the store failed, which costs no refund;
@@ -21,11 +21,17 @@ if transfer then
   transfer.inflight = transfer.inflight - (request.granted - request.acked)
   transfer.live = transfer.live - 1
   local free = ARGV[3] == 'origin' and transfer.acked == 0
-  if not ask.elsewhere and transfer.live == 0 and transfer.charged == 1 and (free or (transfer.acked < ask.refund_below
+  local look = transfer.charged == 0 and look_of_file() == request.transfer
+  if not ask.elsewhere and transfer.live == 0 and (transfer.charged == 1 or look) and (free or
+    (transfer.acked < ask.refund_below
     and tonumber(redis.call('HGET', TOKEN, 'refunds') or '0') < ask.refunds_max)) then
-    give_back(transfer)
+    if look then
+      write('HDEL', FILE, 'look')
+    else
+      give_back(transfer)
+      request.counted = request.counted - 1
+    end
     if not free then increase(TOKEN, 'refunds', 1) end
-    request.counted = request.counted - 1
   end
   save_transfer(request.transfer, transfer, ask)
   keep(ask)

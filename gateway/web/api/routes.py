@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar
+from functools import cache
 from http import HTTPStatus
 
 from aiohttp import hdrs, web
@@ -38,12 +39,17 @@ _UNSAID = frozenset({400, 408, 413, 415})
 """What was not understood is nobody's act."""
 
 
+@cache
+def _description() -> str:
+    """Made when it is first asked for: it takes as long as a fortieth of a start, and few who start ask."""
+    return json.dumps(describe_api(), ensure_ascii=False)
+
+
 class Api:
     """All calls, on whatever `offices` opens."""
 
     def __init__(self, offices: Offices) -> None:
         self._offices = offices
-        self._described = json.dumps(describe_api(), ensure_ascii=False)
 
     def add_to(self, app: web.Application) -> None:
         """Serve it there; the guard has set USER."""
@@ -58,7 +64,7 @@ class Api:
         app.on_cleanup.append(close)
 
     async def _describe(self, _request: web.Request) -> web.Response:
-        return web.Response(text=self._described, content_type="application/json")
+        return web.Response(text=_description(), content_type="application/json")
 
     def _handler(self, call: Call) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(request: web.Request) -> web.Response:
