@@ -73,6 +73,8 @@ class Draft:
     links: list[tuple[Fields, str]] = field(default_factory=list)
     """Events of new links, each with its link's claims as JSON."""
     mails: list[Mail] = field(default_factory=list)
+    forgets_recipients: bool = False
+    """Whether nobody shall be able to read any more where the order's mails went. What waits is then not sent."""
 
 
 class OrderBook(Protocol):
@@ -106,6 +108,14 @@ class OrderBook(Protocol):
 
     async def find(self, text: str) -> Sequence[Order]:
         """Orders with this id, reference, e-mail address or customer id; the newest first, 100 at most."""
+
+    async def of_customer(
+        self, customer_id: str, *, shops: Sequence[str] = (), before: int | None = None, most: int
+    ) -> tuple[Sequence[Order], int | None]:
+        """Orders of this customer alone, exactly so written, of these shops (empty: of all); the newest first.
+
+        `most` of them at most, and where the older ones begin: say that as `before`; None where there are no more.
+        """
 
     async def latest(self) -> int:
         """The number of the last change of any order; 0 where there is none."""

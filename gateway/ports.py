@@ -60,6 +60,32 @@ class ReserveAsk:
     """Whether a scanner seems to ask: it may have the one look at a file for which nothing is charged."""
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceSlot:
+    """A device that counts against a link's `devices`. `slot` names it, for this link; `at`: when it last began a
+    download (Unix ms; None: not known); `about`: its User-Agent then, as it was sent, or "".
+    """
+
+    slot: str
+    at: int | None
+    about: str
+
+
+Freed = Literal["freed", "unknown", "limit"]
+
+
+class DeviceList(Protocol):
+    """The devices of links. Every call raises LedgerDown."""
+
+    async def of(self, shard: int, token_key: str) -> list[DeviceSlot]:
+        """Those that hold a slot, the last seen first; none where the link does not limit them."""
+
+    async def free(self, shard: int, token_key: str, slot: str, *, most: int, span: int, event: Fields) -> Freed:
+        """Remove one, with this event in the same step; what it has begun it may finish. `limit`: as many as `most`
+        were removed in the last `span` seconds; `unknown`: it holds no slot.
+        """
+
+
 class Ledger(Protocol):
     """Reservations, counted atomically. Every call raises LedgerDown within about a second when Redis is not there."""
 

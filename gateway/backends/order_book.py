@@ -30,6 +30,7 @@ from gateway.policy.orders import Order
 
 FOUND_MAX = 100
 WHY_MAX = 500
+ERASED = "not sent: its buyer's personal data were erased"
 
 
 class SqlOrderBook:
@@ -118,6 +119,8 @@ class SqlOrderBook:
             if draft.mails:
                 rows = [row_of_mail(mail) for mail in draft.mails]
                 await connection.execute(self._database.insert(mails).on_conflict_do_nothing(), rows)
+            if draft.forgets_recipients:
+                await _forget_recipients(connection, order_id)
             await _put_out(connection, draft.events, draft.links)
             if draft.order is not None and draft.order != found:
                 # Last, for all others who change an order wait from here on.
@@ -149,6 +152,30 @@ class SqlOrderBook:
 
         async def work(connection: AsyncConnection) -> list[Order]:
             return [_known(row.document) for row in await connection.execute(statement)]
+
+        return await self._calls.read(work)
+
+    async def of_customer(
+        self, customer_id: str, *, shops: Sequence[str] = (), before: int | None = None, most: int
+    ) -> tuple[Sequence[Order], int | None]:
+        """See OrderBook.of_customer."""
+        columns = orders.c
+        if not customer_id or not exact(customer_id):
+            return (), None
+        own = columns.customer_id == exact(customer_id)
+        if shops:
+            own &= columns.shop.in_([kept(shop) for shop in shops])
+        if before is not None:
+            own &= columns.first < before
+        # One more than is wanted tells whether there are more.
+        statement = select(columns.first, columns.document).where(own).order_by(columns.first.desc()).limit(most + 1)
+
+        async def work(connection: AsyncConnection) -> tuple[list[Order], int | None]:
+            rows = (await connection.execute(statement)).all()
+            found = [_known(row.document) for row in rows[:most]]
+            # What is looked up is trimmed, and a long id hashed.
+            mine = [each for each in found if each.buyer.value.customer_id == customer_id]
+            return mine, rows[most - 1].first if len(rows) > most else None
 
         return await self._calls.read(work)
 
@@ -303,6 +330,13 @@ async def _put_order(connection: AsyncConnection, order: Order, *, known: bool) 
         await connection.execute(own.values(latest=number, **row_of_order(order)))
     else:
         await connection.execute(insert(orders).values(first=number, latest=number, **row_of_order(order)))
+
+
+async def _forget_recipients(connection: AsyncConnection, order_id: str) -> None:
+    own = mails.c.order_id == order_id
+    waiting = update(mails).where(own, mails.c.state == "queued")
+    await connection.execute(waiting.values(state="failed", answer=ERASED))
+    await connection.execute(update(mails).where(own).values(recipient=""))
 
 
 async def _put_out(connection: AsyncConnection, events: Sequence[Fields], links: Sequence[tuple[Fields, str]]) -> None:

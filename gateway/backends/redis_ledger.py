@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 REAP_BATCH = 100
 POSTPONED_MS = 3_600_000
+ABOUT_MAX = 256
+"""Characters of a User-Agent that a device's slot keeps; its event has cleaned it."""
 REQUEST_KEYS = 8
 """Without META, which older reservations do not name."""
 
@@ -255,7 +257,7 @@ class RedisLedger:
             "keep_ms": self._keep_ms,
             "lease_ms": self._lease_ms,
             "network": ask.device.network,
-            "charges": [_charge_document(charge) for charge in ask.charges],
+            "charges": [_charge_document(charge, ask.event) for charge in ask.charges],
             "refusals": {reason.text: str(reason.status) for reason in reasons},
             "status": str(ask.status),
             "stamp": [text for pair in ask.stamp.items() for text in pair],
@@ -287,7 +289,7 @@ def _prefix(shard: int) -> str:
     return f"gw:{{{shard}}}"
 
 
-def _charge_document(charge: Charge) -> dict[str, str | int]:
+def _charge_document(charge: Charge, event: Fields) -> dict[str, str | int]:
     document: dict[str, str | int] = {"kind": charge.kind, "reason": charge.reason.text}
     if charge.limit is not None:
         document["limit"] = charge.limit
@@ -295,6 +297,9 @@ def _charge_document(charge: Charge) -> dict[str, str | int]:
         document |= {"name": charge.name, "value": charge.value}
     if charge.alias not in ("", charge.value):
         document["alias"] = charge.alias
+    # Whoever has the device removes it by what it is called.
+    if charge.name == Devices.name and (about := event.get("user_agent.original")):
+        document["about"] = about[:ABOUT_MAX]
     return document
 
 

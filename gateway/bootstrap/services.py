@@ -7,27 +7,24 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from gateway.backends.redis_control import RedisControl
+from gateway.backends.redis_devices import RedisDevices
 from gateway.backends.redis_events import RedisEventLog
 from gateway.backends.redis_shards import RedisShards
-from gateway.bootstrap.accounts import Accounts, open_accounts
-from gateway.bootstrap.orders import Orders, open_codes, open_orders
+from gateway.bootstrap.orders import Orders, open_orders
 from gateway.bootstrap.origin import open_store
 from gateway.bootstrap.policy import open_policy
 from gateway.bootstrap.redis import open_journal, open_ledger, open_redis, open_sums
-from gateway.bootstrap.renewing import open_buyers
 from gateway.bootstrap.told import Told
+from gateway.bootstrap.visitors import Visitors, open_visitors
 from gateway.ports import EventLog, Ledger, SumMemory
 from gateway.services import shelf
 from gateway.services.agreement import Agreement
-from gateway.services.codes import Codes
 from gateway.services.control import Control
 from gateway.services.fulfilment import Assortment
 from gateway.services.gatekeeper import Gatekeeper
 from gateway.services.grounds import Grounds
 from gateway.services.housekeeping import Housekeeping
 from gateway.services.recovery import Recovery
-from gateway.services.renewing import Renewing
-from gateway.services.self_service import SelfService
 from gateway.services.settlement import Settlement
 from gateway.services.throttle import Throttle
 from gateway.services.unchecked import UncheckedEvents, UncheckedLedger
@@ -46,11 +43,8 @@ class Services:
     settlement: Settlement
     sums: SumMemory
     orders: Orders | None
-    accounts: Accounts | None
-    renewing: Renewing | None
-    self_service: SelfService | None
+    visitors: Visitors
     throttle: Throttle
-    codes: Codes
     upkeep: Callable[[], Upkeep]
 
 
@@ -74,6 +68,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             closing.push_async_callback(unchecked.stop)
             if settings.when_redis_is_down == "allow":
                 ledger, events = unchecked, owed
+        devices = RedisDevices(wire, shards)
         policy = await closing.enter_async_context(open_policy(settings, wire, events, told))
         settlement = Settlement(ledger, lease=lease, standing=lambda: control.standing, on_settled=told.settled)
         commands = RedisControl(wire)
@@ -93,13 +88,11 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             orders = await closing.enter_async_context(
                 open_orders(settings, wire, assortment=assortment, settlement=settlement, events=events)
             )
-        accounts = await closing.enter_async_context(
-            open_accounts(settings, wire, lambda: policy.rules.current, None if orders is None else orders.book)
+        visitors = await closing.enter_async_context(
+            open_visitors(
+                settings, wire, orders, counting, devices, rules=lambda: policy.rules.current, helped=told.helped
+            )
         )
-        buyers = await closing.enter_async_context(
-            open_buyers(settings, wire, orders, counting, rules=lambda: policy.rules.current, count=told.helped)
-        )
-        codes = await closing.enter_async_context(open_codes(settings, wire, orders))
         grounds = Grounds(
             keys=settings.key_set(),
             issuer=settings.issuer,
@@ -132,7 +125,7 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             shards=settings.shards,
             lease=lease,
             keep_events=settings.events.keep,
-            agree=Agreement(ledger, journal, gatekeeper.agreed, codes.agreed),
+            agree=Agreement(ledger, journal, gatekeeper.agreed, visitors.codes.agreed),
             on_ledger=lambda wrong: told.ledger(
                 wrong, settings.when_redis_is_down == "allow" and not (journal and journal.trouble)
             ),
@@ -159,11 +152,8 @@ async def open_services(settings: Settings, told: Told) -> AsyncIterator[Service
             settlement,
             await closing.enter_async_context(open_sums(settings, wire)),
             orders,
-            accounts,
-            buyers.renewing,
-            buyers.self_service,
+            visitors,
             throttle,
-            codes,
             lambda: Upkeep.of(journal, shards, control.standing),
         )
 

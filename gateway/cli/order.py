@@ -10,7 +10,7 @@ import click
 
 from gateway.cli.options import config_option, json_option
 from gateway.cli.order_book import book_entry
-from gateway.cli.order_changes import grant, resend, restore, revoke
+from gateway.cli.order_changes import erase, grant, resend, restore, revoke
 from gateway.cli.order_extend import extend
 from gateway.cli.order_why import why
 from gateway.cli.output import print_json, print_line, with_tools
@@ -48,6 +48,7 @@ SHOWN = {
     "order.restored": "given back",
     "order.renewed": "renewed",
     "order.shortened": "shortened",
+    "order.erased": "erased",
     "mail.queued": "to mail",
     "mail.accepted": "mailed",
     "mail.deferred": "mail waits",
@@ -64,7 +65,7 @@ def order() -> None:
     """What happened to an order, and why."""
 
 
-for command in (why, revoke, restore, resend, extend, grant):
+for command in (why, revoke, restore, resend, extend, grant, erase):
     order.add_command(command)
 
 

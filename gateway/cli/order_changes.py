@@ -1,4 +1,4 @@
-"""`gateway order revoke|restore|resend|grant`: what the shop's own people do with an order."""
+"""`gateway order revoke|restore|resend|grant|erase`: what the shop's own people do with an order."""
 
 from __future__ import annotations
 
@@ -67,6 +67,18 @@ def grant(name: str, config: Path | None) -> None:
     order = _changed(config, name, "order.grant", lambda desk, order, acted: desk.grant(order, acted))
     files = sum(len(each.files) for each in order.entitlements)
     print_line(f"order {order.order_id} has {files} file{'' if files == 1 else 's'} in {len(order.links)} links")
+
+
+@click.command(epilog="Example: gateway order erase main-10001")
+@click.argument("name", metavar="ORDER")
+@config_option
+def erase(name: str, config: Path | None) -> None:
+    """Erase the buyer's e-mail, name and address from an order, for good; the links keep working, and events stay."""
+    order = _changed(config, name, "order.erase", lambda desk, order, acted: desk.erase(order, acted))
+    stays = "its customer id stays" if order.buyer.value.customer_id else "it had no customer id"
+    print_line(
+        f"erased the buyer's personal data of order {order.order_id}; {stays}, and its events stay until events.keep"
+    )
 
 
 def _changed(config: Path | None, name: str, action: str, work: Work) -> Order:

@@ -51,6 +51,11 @@ class RefusedAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class LibraryAddress:
+    """`/account`: what the customer who has signed in has bought."""
+
+
+@dataclass(frozen=True, slots=True)
 class OrderAddress:
     """`/o/{id}`: an order, or a link, for who has signed in as its customer. `name` is decoded."""
 
@@ -79,10 +84,12 @@ Address = (
     | OrderAddress
     | AccountAddress
     | HelpAddress
+    | LibraryAddress
 )
 
 
 _FIXED: Mapping[str, Address] = {
+    "/account": LibraryAddress(),
     "/help": HelpAddress(),
     "/auth": AuthAddress(),
     "/auth/refused": RefusedAddress(),

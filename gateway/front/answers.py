@@ -150,11 +150,12 @@ class Answers:
         return await self._link_pages.answer(head, asked, opened, self._language(head), headers)
 
     def page(self, head: Head, request_id: str, render: Callable[[Pages, str], str]) -> Answer:
-        """A page in the visitor's language; `render` is given that."""
+        """A page that `render` makes in the visitor's language."""
         language = self._language(head)
         page = render(self._pages, language)
-        headers = {**SAFE, "X-Request-Id": request_id, "Vary": "Accept-Language", "Content-Language": language}
-        return Answer.text(page, "text/html", {**headers, "Content-Security-Policy": self._pages.policy_of(page)})
+        headers = {**SAFE, "X-Request-Id": request_id, "Vary": "Accept, Accept-Language"}
+        headers |= {"Content-Language": language, "Content-Security-Policy": self._pages.policy_of(page)}
+        return Answer.text(page, "text/html", headers)
 
     def refusal(self, head: Head, request_id: str, deny: Deny, *, remedy: Remedy = NO_REMEDY) -> Answer:
         """No, and why: a page for browsers, a problem (RFC 9457) for others."""

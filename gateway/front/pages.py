@@ -251,6 +251,10 @@ class Pages:
                 break
         return page
 
+    def page(self, template: str, language: str, **values: object) -> str:
+        """Another page of ours, by its template."""
+        return self._render(template, language, **values)
+
     def _expires(self, at: int, now: int, language: str) -> tuple[str, str]:
         """The moment, and how far away it is."""
         words, left = self._of(language), at - now

@@ -38,6 +38,7 @@ TYPES = (
     "order.restored",
     "order.renewed",
     "order.shortened",
+    "order.erased",
     "mail.queued",
     "mail.accepted",
     "mail.deferred",

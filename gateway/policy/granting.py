@@ -150,6 +150,8 @@ def happened(before: Order | None, after: Order) -> Iterator[tuple[str, dict[str
     ends = [(had[each.line_id].ends_at, each.ends_at) for each in after.entitlements if each.line_id in had]
     if was.ends_at.at != after.ends_at.at:
         ends.append((was.ends_at.value, after.ends_at.value))
+    if was.erased_at != after.erased_at:
+        yield "order.erased", {}
     if any(now is None or now > then for then, now in ends if then is not None and now != then):
         yield "order.renewed", {}
     elif any(then != now for then, now in ends):

@@ -230,6 +230,8 @@ class Order:
             new = (refund, notice.at)
             known[refund.refund_id] = min(known.get(refund.refund_id, new), new, key=lambda pair: (pair[1], repr(pair)))
         at = notice.at
+        # What was erased stays erased, whatever a shop repeats.
+        buyer = notice.buyer if self.erased_at == NEVER else None
         return replace(
             self,
             reference=max(self.reference, notice.reference),
@@ -239,7 +241,7 @@ class Order:
             refunded=self.refunded.heard(notice.refunded, at),
             charged_back=self.charged_back.heard(notice.charged_back, at),
             ends_at=self.ends_at.heard(notice.ends_at, at),
-            buyer=self.buyer.heard(notice.buyer, at),
+            buyer=self.buyer.heard(buyer, at),
             address=self.address.heard(self._address_of(notice), at),
             lines=self.lines.heard(notice.lines, at),
             refunds=tuple(known[name] for name in sorted(known)),
@@ -247,6 +249,19 @@ class Order:
 
     def _address_of(self, notice: Notice) -> str | None:
         return None if notice.address is None or self.erased_at != NEVER else str(notice.address)
+
+    def erased(self, at: int) -> Order:
+        """The order without its buyer's personal data, erased at that time (Unix ms); as it was, where it has none.
+
+        The shop's own id of the customer stays: without it nothing would be his any more.
+        """
+        bare = replace(
+            self,
+            buyer=replace(self.buyer, value=Buyer(customer_id=self.buyer.value.customer_id)),
+            corrected=("", ""),
+            address=replace(self.address, value=""),
+        )
+        return self if self.erased_at != NEVER and bare == self else replace(bare, erased_at=at)
 
     def withdrew(self, line_id: str, gone: bool, at: int) -> Order:
         """The order after somebody took a line (or ALL of them) back, or gave it back, at that time (Unix ms)."""

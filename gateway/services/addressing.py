@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from gateway.errors import GatewayError
@@ -11,6 +11,7 @@ from gateway.mail.letter import FileAddress, LinkAddresses
 from gateway.policy.decide import plan_of
 from gateway.policy.granting import claims_of
 from gateway.policy.keys import KeySet
+from gateway.policy.library import held, newest
 from gateway.policy.links import file_path, link_path, order_path
 from gateway.policy.model import Claims, Deny
 from gateway.policy.orders import Holding, IssuedLink, Order
@@ -36,26 +37,16 @@ class Addressing:
         Of a file only the newest link is named, which stands in for those before it. Raises GatewayError where no key
         signs.
         """
-        mine = self._mine(order, now)
+        mine = held(self.holding(order), now)
         chosen = self.good(order, now)
         return [self._addresses(order, link, mine, alone=len(chosen) == 1) for link in chosen]
 
     def good(self, order: Order, now: int) -> list[IssuedLink]:
         """Those links of the order themselves."""
-        mine = self._mine(order, now)
-        chosen: list[IssuedLink] = []
-        for link in reversed(order.links):
-            files = {file.identity for file in link.files} & mine
-            newer = {file.identity for other in chosen for file in other.files}
-            if link.expires_at > now and files - newer:
-                chosen.insert(0, link)
-        return chosen
+        live = [link for link in order.links if link.expires_at > now]
+        return newest(live, held(self.holding(order), now))
 
-    def _mine(self, order: Order, now: int) -> set[str]:
-        held = self.holding(order).until
-        return {name for name, until in held.items() if until is None or until > now}
-
-    def _addresses(self, order: Order, link: IssuedLink, mine: set[str], *, alone: bool) -> LinkAddresses:
+    def _addresses(self, order: Order, link: IssuedLink, mine: Collection[str], *, alone: bool) -> LinkAddresses:
         claims = claims_of(order, link, self.issuer)
         token = self.token(claims)
         short = None

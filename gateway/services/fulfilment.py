@@ -150,6 +150,10 @@ class Fulfilment:
         """Let what a known order gives last until then (Unix s) at least. Raises OrdersDown."""
         return await self._change(order_id, lambda order: prolonged(order, until, now_ms()), grants=False)
 
+    async def erase(self, order_id: str) -> Order | None:
+        """Forget a known order's buyer: all personal data, and where its mails went. Raises OrdersDown."""
+        return await self.amend(order_id, lambda order: order.erased(now_ms()), mail=False)
+
     async def amend(self, order_id: str, step: Callable[[Order], Order], *, mail: bool) -> Order | None:
         """Change a known order by the step and nothing more, with the events of that. Nobody else can change it while
         the step is asked; what it raises leaves all as it was. Raises OrdersDown.
@@ -236,6 +240,7 @@ class Fulfilment:
     def _tell(self, draft: Draft, before: Order | None, order: Order, *, mail: bool | None) -> None:
         now = now_ms()
         own = {"order.id": order.order_id, "order.reference": order.reference, "shop": order.shop}
+        draft.forgets_recipients = before is not None and before.erased_at != order.erased_at
         if self._acted is not None:
             draft.events.append(self._acted)
         for kind, fields in happened(before, order):

@@ -70,6 +70,10 @@ class OrderDesk:
         """Give it what the products file knows only now, and mail that."""
         return await self._fulfilment.by(acted).grant(order.order_id) or order
 
+    async def erase(self, order: Order, acted: Fields) -> Order:
+        """Forget the buyer's personal data for good; the shop's own id of the customer stays, and with it the links."""
+        return await self._fulfilment.by(acted).erase(order.order_id) or order
+
     async def extend(self, order: Order, until: int, acted: Fields, links: LinkDesk) -> Order:
         """Let what it gives, and its links, last until then (Unix s) at least. Raises also SettingsError, LedgerDown.
 

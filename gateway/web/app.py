@@ -95,7 +95,7 @@ async def build_background(settings: Settings, status: WorkerStatus) -> web.Appl
                 open_background(
                     settings,
                     opened.orders,
-                    code=opened.codes.code_of,
+                    code=opened.visitors.codes.code_of,
                     on_state=on_state,
                     count_webhook=_count_webhook,
                 )

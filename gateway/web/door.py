@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 
@@ -19,6 +19,7 @@ from gateway.front.addresses import (
     FileAddress,
     HelpAddress,
     HookAddress,
+    LibraryAddress,
     LinkAddress,
     OrderAddress,
     RefusedAddress,
@@ -31,6 +32,7 @@ from gateway.front.codes import CodeActs
 from gateway.front.handing import Handing
 from gateway.front.head import Head
 from gateway.front.intake import client_of, read_request
+from gateway.front.library import LibraryDoor
 from gateway.front.opening import open_link
 from gateway.front.pages import Action, Remedy
 from gateway.front.person import PersonAct
@@ -101,13 +103,16 @@ class Door:
             settlement=self._settlement,
             sums=services.sums,
         )
-        self._help = SelfServicePages(self._answers, services.self_service, prefix=settings.prefix)
-        codes = CodeActs(self._gatekeeper, services.codes, self._answers, prefix=settings.prefix)
+        visitors, prefix = services.visitors, settings.prefix
+        self._help = SelfServicePages(self._answers, visitors.self_service, prefix=prefix)
+        codes = CodeActs(self._gatekeeper, visitors.codes, self._answers, prefix=prefix)
         person = PersonAct(self._gatekeeper, self._answers)
         self._acts: Acts = {"person": person, **codes.acts, **self._help.acts}
-        self._accounts = (
-            None if services.accounts is None else AccountDoor(services.accounts, self._answers, prefix=settings.prefix)
-        )
+        self._accounts, self._library = None, None
+        if visitors.accounts is not None:
+            self._accounts = AccountDoor(visitors.accounts, self._answers, prefix=prefix)
+        if visitors.library is not None and settings.sessions is not None:
+            self._library = LibraryDoor(visitors.library, settings.sessions, self._answers, prefix=prefix)
         self._archives = ArchiveAnswer(zipping, self._sending, refuse=self._refusal, device=self._answers.device_cookie)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -135,7 +140,7 @@ class Door:
             return await self._hooks.answer(request, address.shop, request_id)
         if isinstance(address, AuthAddress | RefusedAddress):
             return await self._ask(head, address, request_id)
-        if isinstance(address, OrderAddress | AccountAddress):
+        if isinstance(address, OrderAddress | AccountAddress | LibraryAddress):
             return await self._account(request, head, address, request_id)
         if isinstance(address, HelpAddress):
             return await self._helped(request, head, request_id)
@@ -164,12 +169,28 @@ class Door:
             self._turns.end(request_id)
 
     async def _account(
-        self, request: web.Request, head: Head, address: OrderAddress | AccountAddress, request_id: str
+        self,
+        request: web.Request,
+        head: Head,
+        address: OrderAddress | AccountAddress | LibraryAddress,
+        request_id: str,
     ) -> Answer:
+        form = await read_form(request) if head.method == "POST" else None
+        if isinstance(address, LibraryAddress):
+            return await self._shelf(head, request_id, form)
         if self._accounts is None:
             return self._nowhere(head, request_id)
-        form = await read_form(request) if head.method == "POST" else None
         return await self._accounts.answer(head, address, request_id, form)
+
+    async def _shelf(self, head: Head, request_id: str, form: Mapping[str, str] | None) -> Answer:
+        if self._library is None:
+            return self._nowhere(head, request_id)
+        try:
+            if (late := await self._turn(request_id)) is not None:
+                return self._refusal(head, request_id, Deny(late))
+            return await self._library.answer(head, request_id, form)
+        finally:
+            self._turns.end(request_id)
 
     async def _let_in(
         self, request: web.Request, head: Head, address: FileAddress | LinkAddress | ZipAddress, asked: DownloadRequest

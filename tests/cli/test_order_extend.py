@@ -86,17 +86,33 @@ def test_without_an_order_book(run: Run, config: Path) -> None:
 
 def test_every_command_that_changes_an_order_says_who_gave_it(run: Run, sold: Path, monkeypatch) -> None:
     monkeypatch.setenv("LOGNAME", "anna")
-    for command in ("revoke", "restore", "resend", "grant"):
+    for command in ("revoke", "restore", "resend", "grant", "erase"):
         shown = run("order", command, "main-10001", "--config", sold)
         assert (command, shown.returncode, shown.stderr) == (command, 0, "")
     acts = [action for kind, action in recorded(sold, "main-10001") if kind == "staff.acted"]
-    assert acts == ["order.revoke", "order.restore", "order.resend", "order.grant"]
+    assert acts == ["order.revoke", "order.restore", "order.resend", "order.grant", "order.erase"]
 
     async def names() -> set[str]:
         async with open_desk(load(sold, {})) as (book, _):
             return {each.fields["staff.name"] for each in await book.outgoing(100) if "staff.name" in each.fields}
 
     assert asyncio.run(names()) == {"cli:anna"}
+
+
+def test_a_buyer_is_forgotten_once_and_for_all(run: Run, sold: Path) -> None:
+    said = (
+        "erased the buyer's personal data of order main-10001; it had no customer id, "
+        "and its events stay until events.keep\n"
+    )
+    for _ in range(2):
+        shown = run("order", "erase", "10001", "--config", sold)
+        assert (shown.returncode, shown.stderr, shown.stdout) == (0, "", said)
+    kinds = [kind for kind, _ in recorded(sold, "main-10001")]
+    assert (kinds.count("order.erased"), kinds.count("staff.acted")) == (1, 2)
+    why = run("order", "why", "10001", "--config", sold)
+    assert "@" not in why.stdout
+    resent = run("order", "resend", "10001", "--config", sold)
+    assert (resent.returncode, "has no e-mail address" in resent.stderr) == (1, True)
 
 
 def test_a_link_command_is_on_record_before_its_link(run: Run, config: Path, redis_db: str) -> None:

@@ -305,6 +305,62 @@ async def test_orders_are_found_by_what_people_know_of_them(book: SqlOrderBook) 
     assert await book.find("main-a1") == []
 
 
+async def test_a_customers_orders_are_found_by_his_id_alone(book: SqlOrderBook) -> None:
+    own = [order(number, buyer=sold_to(f"{number}@example.com", "7")) for number in range(1, 6)]
+    for each in own:
+        await put(book, each)
+    others = [
+        order(7, reference="7", buyer=sold_to("7")),
+        order(8, buyer=sold_to("a@example.com", "77")),
+        order(9, buyer=sold_to("b@example.com", " 7 ")),
+        order(10, buyer=sold_to("c@example.com", "7\0")),
+        replace(order(1, buyer=sold_to("d@example.com", "7")), order_id="other-1", shop="other"),
+    ]
+    for each in others:
+        await put(book, each)
+    await put(book, replace(own[0], ends_at=Told(90, 9)))  # the newest is who came last, not who changed last
+    own[0] = replace(own[0], ends_at=Told(90, 9))
+    found: list[Order] = []
+    older, pages = None, 0
+    while pages == 0 or older is not None:
+        page, older = await book.of_customer("7", shops=["main"], before=older, most=2)
+        assert len(page) <= 2
+        found += page
+        pages += 1
+    assert found == own[::-1]
+    assert pages == 4  # the ids that are only written alike take a place of their own
+    assert (await book.of_customer("7", most=99))[0] == [others[-1], *own[::-1]]
+    assert await book.of_customer("7", shops=["none", "\0"], most=9) == ([], None)
+
+
+@pytest.mark.parametrize("nobody", ["", " ", "#", "%", "' OR ''='", "\0", "\ud800", "8", "x" * 9999, "7@example.com"])
+async def test_nobody_has_no_orders(book: SqlOrderBook, nobody: str) -> None:
+    await put(book, order(1, buyer=sold_to("7@example.com", "7")))
+    await put(book, order(2, buyer=sold_to("8@example.com")))
+    assert list((await book.of_customer(nobody, most=9))[0]) == []
+
+
+async def test_where_mails_went_is_forgotten_in_one_step_with_the_order(book: SqlOrderBook) -> None:
+    async with book.change("main-1") as draft:
+        draft.order = order(1, buyer=sold_to("jan@example.com", "7"))
+        draft.mails += [mail(1), mail(2), mail(3, order_id="main-2")]
+    taken = await book.next_mail(2000, 1000)
+    assert taken is not None
+    async with book.change("main-1") as draft:
+        assert draft.order is not None
+        draft.order, draft.forgets_recipients = draft.order.erased(5), True
+    # The worker that was handing one over has it in its memory, and must not write it down again.
+    await book.note_mail(replace(taken, state="accepted"), [])
+    mails = await book.mails("main-1")
+    assert [each.to for each in mails] == ["", ""]
+    assert sorted(each.state for each in mails) == ["accepted", "failed"]
+    assert await book.find("jan@example.com") == []
+    assert [each.to for each in await book.mails("main-2")] == ["Buyer@Example.com"]
+    remaining = await book.next_mail(9999, 1000)
+    assert remaining is not None
+    assert remaining.order_id == "main-2"
+
+
 HOSTILE = ["", " ", "#", "%", "_", "main%", "' OR ''='", "\\", "\0", "\ud800", "1001\0", "x" * 9999, "$1", ":text", "?"]
 
 

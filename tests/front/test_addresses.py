@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.front.addresses import FileAddress, HookAddress, LinkAddress, ZipAddress, parse_path
+from gateway.front.addresses import FileAddress, HookAddress, LibraryAddress, LinkAddress, ZipAddress, parse_path
 from gateway.policy.links import file_path, link_path, zip_path
 
 
@@ -15,7 +15,23 @@ from gateway.policy.links import file_path, link_path, zip_path
         ("/z/t", ZipAddress("t")),
         ("/z/t/My%20songs.zip", ZipAddress("t")),
         ("/hooks/shop", HookAddress("shop")),
-        *((path, None) for path in ("/", "/l/", "/z/", "/z//a.zip", "/z/t/a/b", "/l/t/x", "/d/t/0", "/x/t", "z/t")),
+        ("/account", LibraryAddress()),
+        *(
+            (path, None)
+            for path in (
+                "/",
+                "/l/",
+                "/z/",
+                "/z//a.zip",
+                "/z/t/a/b",
+                "/l/t/x",
+                "/d/t/0",
+                "/x/t",
+                "z/t",
+                "/account/",
+                "account",
+            )
+        ),
     ],
 )
 def test_paths(path: str, address: object) -> None:

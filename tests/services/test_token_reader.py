@@ -8,9 +8,9 @@ from ipaddress import ip_address
 
 import pytest
 
-from gateway.http.forwarded import network_of
 from gateway.policy.keys import KeySet, SigningKey, load_key
 from gateway.policy.model import Claims, Deny, DownloadRequest, FileEntry
+from gateway.policy.networks import network_of
 from gateway.policy.reasons import Reason
 from gateway.policy.tokens import encode
 from gateway.services import token_reader

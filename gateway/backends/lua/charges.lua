@@ -78,10 +78,18 @@ local function take_slot(charge)
     increase(TOKEN, 'n:' .. set, 1)
   end
   held.refs = held.refs + 1
+  held.at, held.about = now, charge.about
   name_slot(set, slot, held, charge.value)
   if charge.alias then name_slot(set, slot, held, charge.alias) end
   write('HSET', TOKEN, 's:' .. set .. ':' .. slot, cjson.encode(held))
   return slot
+end
+
+-- The slot is free, and its number is never given again: who still holds it gives nothing back any more.
+local function drop_slot(set, slot, held)
+  write('HDEL', TOKEN, 's:' .. set .. ':' .. slot)
+  for _, name in ipairs(held.names) do write('HDEL', TOKEN, 'v:' .. set .. ':' .. name) end
+  increase(TOKEN, 'n:' .. set, -1)
 end
 
 local function free_slot(set, slot)
@@ -94,9 +102,7 @@ local function free_slot(set, slot)
     write('HSET', TOKEN, field, cjson.encode(held))
     return
   end
-  write('HDEL', TOKEN, field)
-  for _, name in ipairs(held.names) do write('HDEL', TOKEN, 'v:' .. set .. ':' .. name) end
-  increase(TOKEN, 'n:' .. set, -1)
+  drop_slot(set, slot, held)
 end
 
 -- Applies every charge to a transfer that holds none. Call it only after `refused` has said nil.

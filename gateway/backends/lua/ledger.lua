@@ -10,7 +10,9 @@
 --                   charged     transfers that hold their charge, of all files
 --                   first       when the first of them was charged (ms); not there while none holds its charge
 --                   n:<set>     how many slots of a set ("networks", "devices") are taken
---                   s:<set>:<slot>   one slot, as JSON: refs (charged transfers that hold it), names (what it is known by)
+--                   s:<set>:<slot>   one slot, as JSON: refs (charged transfers that hold it), names (what it is known by),
+--                                    at (when it was last paid for), about (of devices: their User-Agent)
+--                   freed:<set> when people freed slots of a set, as JSON (ms, see free_device.lua)
 --                   v:<set>:<name>   the slot that is known by this name
 --                   slots       slots ever taken, which numbers them
 --                   paced       until when the token's shared rate is given away (ms, see pace.lua)

@@ -143,6 +143,17 @@ CALLS = (
         example=_UNTIL,
     ),
     Call(
+        "order.erase",
+        "POST",
+        f"{_ORDER}/erase",
+        "ops",
+        "Erase the personal data of an order's buyer, for good.",
+        orders.erase,
+        OrderAnswer,
+        body=Nothing,
+        refuses=(404,),
+    ),
+    Call(
         "order.email",
         "PUT",
         f"{_ORDER}/email",

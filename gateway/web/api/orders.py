@@ -87,6 +87,12 @@ async def grant(asked: Asked) -> OrderAnswer:
     return await _told(asked, await _desk(asked).grant(order, asked.acted(order_id=order.order_id)))
 
 
+async def erase(asked: Asked) -> OrderAnswer:
+    """Forget its buyer's personal data."""
+    order = await _order(asked)
+    return await _told(asked, await _desk(asked).erase(order, asked.acted(order_id=order.order_id)))
+
+
 async def extend(asked: Asked) -> OrderAnswer:
     """Let what it gives last longer."""
     order, until = await _order(asked), seconds(asked.given(Until).until)

@@ -80,6 +80,22 @@ async def test_granting_again_changes_nothing_that_is_there(ask: Ask, paid: str)
     assert (await ask("ops", "POST", f"/orders/{paid}/grant")).body == before
 
 
+async def test_erasing_forgets_the_buyer_and_keeps_what_he_holds(ask: Ask, paid: str, settings: Settings) -> None:
+    before = (await ask("ops", "GET", f"/orders/{paid}")).body
+    assert before["buyer"]["email"] == "buyer@example.com"
+    erased = await ask("ops", "POST", f"/orders/{paid}/erase")
+    assert erased.status == 200
+    assert erased.body["buyer"] == {"email": "", "name": "", "customer_id": "C7", "language": ""}
+    assert {each["state"] for each in erased.body["mails"]} == {"failed"}
+    assert (erased.body["holdings"], erased.body["links"]) == (before["holdings"], before["links"])
+    assert (await ask("ops", "POST", f"/orders/{paid}/erase")).body == erased.body
+    assert (await ask("support", "POST", f"/orders/{paid}/erase")).status == 403
+    assert (await ask("read-only", "GET", "/orders?q=buyer@example.com")).body == {"orders": []}
+    async with open_desk(settings) as (book, _):
+        kinds = [each.fields["type"] for each in await book.outgoing(100)]
+    assert kinds.count("order.erased") == 1
+
+
 async def test_extending_moves_what_is_held_and_the_links(ask: Ask, paid: str, settings: Settings) -> None:
     until = "2090-01-31T18:00:00Z"
     extended = await ask("support", "POST", f"/orders/{paid}/extend", {"until": until})

@@ -26,6 +26,7 @@ LEAST: dict[str, Role] = {
     "order.revoke": "ops",
     "order.restore": "ops",
     "order.grant": "ops",
+    "order.erase": "ops",
     "order.extend": "support",
     "order.email": "support",
     "gateway.freeze": "ops",
