@@ -38,9 +38,10 @@ class Accounts:
     short_links: ShortLinks
 
 
-def open_sessions(accounts: AccountsSettings) -> Sessions:
+def open_sessions(settings: Settings, accounts: AccountsSettings) -> Sessions:
     """Who reads and writes sign-ins, by these settings."""
-    return Sessions(accounts.secret.get_secret_value(), seconds=accounts.session, shops=accounts.shops)
+    others = [shop.name for shop in settings.shops if shop.name not in accounts.shops]
+    return Sessions(accounts.secret.get_secret_value(), seconds=accounts.session, shops=accounts.shops, others=others)
 
 
 @asynccontextmanager
@@ -52,7 +53,7 @@ async def open_accounts(
     if accounts is None:
         yield None
         return
-    sessions = open_sessions(accounts)
+    sessions = open_sessions(settings, accounts)
     sign_ins = SignIns(sessions.key("sign-in"))
     addressing = Addressing(settings.key_set(), settings.issuer, "", rules, holding_of(settings))
     short = ShortLinks(addressing, RedisLinks(wire, settings.shards), book, time.time)

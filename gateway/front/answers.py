@@ -83,7 +83,7 @@ def door_settings(settings: Settings) -> DoorSettings:
         brand=read_brand(settings),
         redirect=settings.doors.nginx.redirect,
         secret=secret.get_secret_value() if (secret := settings.doors.secret) else None,
-        sessions=None if (accounts := settings.accounts) is None else open_sessions(accounts),
+        sessions=None if (accounts := settings.accounts) is None else open_sessions(settings, accounts),
     )
 
 

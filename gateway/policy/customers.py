@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 CUSTOMER_MAX = 255
 """Characters of an id (OpenID Connect Core §2: `sub` is no longer)."""
 
@@ -13,3 +15,10 @@ def customer_id(value: object) -> str | None:
     if not isinstance(value, str) or not value.isprintable() or value != value.strip():
         return None
     return value if 0 < len(value) <= CUSTOMER_MAX else None
+
+
+def shop_of(order_id: str, shops: Iterable[str]) -> str | None:
+    """Whose of these shops the order is, by its id; None: nobody's. Where there is a shop `main-pl`, `main-pl-7` is of
+    that one, and not the order `pl-7` of `main`.
+    """
+    return max((shop for shop in shops if order_id.startswith(f"{shop}-")), key=len, default=None)

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from gateway.policy.customers import shop_of
 from gateway.policy.reasons import Reason
 
 Address = IPv4Address | IPv6Address
@@ -124,12 +125,11 @@ class Manner:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who has signed in: a customer of the shop, by the shop's own id. `shops`: whose customers these are, by the names
-    of the settings; empty where there is one shop alone.
-    """
+    """Who has signed in, by the shop's id. `shops`: whose customers (empty: the one shop's); `others`: whose not."""
 
     customer_id: str
     shops: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     def owns(self, claims: Claims) -> bool:
         """Whether the token was made for this customer. Two shops may both have a customer 7."""
@@ -139,7 +139,7 @@ class Account:
         """Whether an order of that customer is this one's."""
         if customer_id is None or customer_id != self.customer_id:
             return False
-        return not self.shops or any((order_id or "").startswith(f"{shop}-") for shop in self.shops)
+        return not self.shops or shop_of(order_id or "", (*self.shops, *self.others)) in self.shops
 
 
 @dataclass(frozen=True, slots=True)

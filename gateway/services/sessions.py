@@ -38,14 +38,21 @@ class Sessions:
     """Reads and writes the cookie. `seconds`: how long a sign-in lasts; `clock` in Unix seconds."""
 
     def __init__(
-        self, secret: str, *, seconds: int, shops: Sequence[str] = (), clock: Callable[[], float] = time.time
+        self,
+        secret: str,
+        *,
+        seconds: int,
+        shops: Sequence[str] = (),
+        others: Sequence[str] = (),
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`shops`: see Account."""
+        """`shops`, `others`: see Account."""
         self._secret = secret.encode()
         self._key = self.key("session")
         self._form_key = self.key("form")
         self._seconds = seconds
         self._shops = tuple(shops)
+        self._others = tuple(others)
         self._clock = clock
 
     def key(self, purpose: str) -> bytes:
@@ -71,7 +78,7 @@ class Sessions:
         subject, session_id, expires_at = claims["sub"], claims["jti"], claims["exp"]
         if type(expires_at) is not int or expires_at <= self._clock():
             return None
-        return Session(Account(subject, self._shops), session_id, expires_at)
+        return Session(Account(subject, self._shops, self._others), session_id, expires_at)
 
     def begin(self, customer_id: str) -> str:
         """The Set-Cookie value of a new session of this customer."""

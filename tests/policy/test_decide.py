@@ -152,6 +152,9 @@ def test_the_deciding_rule_is_named() -> None:
         ("7", "other-1001", Account("7", ("main", "shop-pl")), Reason.ACCOUNT_OTHER),
         ("7", "main", Account("7", ("main",)), Reason.ACCOUNT_OTHER),
         ("7", None, Account("7", ("main",)), Reason.ACCOUNT_OTHER),
+        ("7", "main-pl-1", Account("7", ("main",), ("main-pl",)), Reason.ACCOUNT_OTHER),
+        ("7", "main-pl-1", Account("7", ("main-pl",), ("main",)), None),
+        ("7", "main-1", Account("7", ("main",), ("main-pl",)), None),
     ],
 )
 @pytest.mark.parametrize("by_rule", [False, True])
