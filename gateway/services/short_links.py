@@ -36,7 +36,7 @@ class ShortLinks:
 
         Raises OrdersDown, LedgerDown; GatewayError where no key signs.
         """
-        # Both are asked, whatever the name is: else who measures, or comes while one is down, learns which orders exist.
+        # Both are asked, whatever the name is: else time, or one that is down, would tell which orders there are.
         link = await self.links.get(name)
         order = None if self.book is None else await self.book.read(name)
         if order is not None:
