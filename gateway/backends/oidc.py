@@ -28,7 +28,7 @@ ANSWER_MAX = 256 * 1024
 FRESH = 3600.0
 """Seconds for which what the provider says of itself is believed."""
 SILENT_FOR = 3.0
-"""Seconds for which a provider that could not be asked is not asked again."""
+"""Seconds for which a provider that could not be asked is not asked the same again."""
 AT_ONCE = 16
 AGAIN_AFTER = 10.0
 """Seconds between two looks at its keys: an ID token may name any key."""
@@ -89,8 +89,7 @@ class OidcProvider:
         self._asking = asyncio.Lock()
         self._discovered: Discovered | None = None
         self._discovered_at = 0.0
-        self._failure: str | None = None
-        self._failed_until = 0.0
+        self._failures: dict[str, tuple[str, float]] = {}
         self._keys: tuple[Jwk, ...] = ()
         self._keys_at = 0.0
         self._ways: tuple[str, ...] = ()
@@ -159,15 +158,11 @@ class OidcProvider:
             now = time.monotonic()
             if self._discovered is not None and now - self._discovered_at < FRESH:
                 return self._discovered
-            if self._failure is not None and now < self._failed_until:
-                raise ProviderDown(self._failure)
             try:
                 said = await self._get(self._client.issuer.rstrip("/") + WELL_KNOWN)
                 self._discovered, self._discovered_at = _discovered(said, self._client), now
-            except ProviderDown as error:
+            except ProviderDown:
                 if self._discovered is None:
-                    # Who waited meanwhile must not wait as long again, one after the other.
-                    self._failure, self._failed_until = str(error), time.monotonic() + SILENT_FOR
                     raise
                 # Each sign-in would otherwise wait for a provider that still answers at its other addresses.
                 self._discovered_at = now - FRESH + AGAIN_AFTER
@@ -226,9 +221,17 @@ class OidcProvider:
         return status, said
 
     async def _get(self, url: str) -> Mapping[str, object]:
-        status, said = await self._ask("GET", url)
-        if status != _OK:
-            raise ProviderDown(f"answers {status} at {urlsplit(url).path}")
+        failure, until = self._failures.get(url, ("", 0.0))
+        if time.monotonic() < until:
+            raise ProviderDown(failure)
+        try:
+            status, said = await self._ask("GET", url)
+            if status != _OK:
+                raise ProviderDown(f"answers {status} at {urlsplit(url).path}")
+        except ProviderDown as error:
+            # Who waited meanwhile must not wait as long again, one after the other.
+            self._failures[url] = (str(error), time.monotonic() + SILENT_FOR)
+            raise
         return said
 
     async def _ask(

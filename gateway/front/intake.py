@@ -58,6 +58,8 @@ def read_request(
     cookie = _COOKIE.search(cookies or "")
     known = _KNOWN.search(cookies or "")
     session = None if sessions is None else sessions.read(cookies)
+    # No mail scanner can sign in.
+    person = session is not None or _PERSON.search(cookies or "") is not None
     return DownloadRequest(
         request_id=request_id,
         token=token,
@@ -80,6 +82,6 @@ def read_request(
         view=head.query.get("view") == "1",
         campaign="&".join(f"{k}={v}" for k, v in head.query.items() if k.startswith("utm_"))[:_CAMPAIGN_MAX],
         front=front,
-        manner=manner_of(head.header, person=_PERSON.search(cookies or "") is not None),
+        manner=manner_of(head.header, person=person),
         account=None if session is None else session.account,
     )

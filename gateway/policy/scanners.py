@@ -53,7 +53,7 @@ class Signals:
 
 
 def manner_of(header: Callable[[str], str | None], *, person: bool) -> Manner:
-    """How a client asks, by its headers. `person`: it shows our cookie that says so."""
+    """How a client asks, by its headers. `person`: it shows our cookie that says so, or a sign-in."""
     navigated = header("Sec-Fetch-User") == "?1"
     ahead = any(word in (header(name) or "").lower() for name in _AHEAD for word in ("prefetch", "preview"))
     return Manner(

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 PATIENCE = 240_000
 """Ms for which a mail is ours: longer than composing it, the postman's 150 s, and writing it down take together."""
 NOTICEABLE = 60_000
-"""Ms after which a mail that was accepted was not sent when it was queued: its links are new only now."""
+"""Ms after which a mail that is sent was not sent when it was queued: its links are new only now."""
 NOTE_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds between tries to write down what became of a mail."""
 BACK_OFF = (10, 60, 300, 900, 3600)
@@ -71,6 +71,8 @@ class Mailing:
         if order is None or why_not:
             await self._note(mail, Posted("refused", why_not))
         else:
+            # Before it: scanners come within a second, and a crash after it would leave the links old.
+            await self._redate(mail)
             await self._note(mail, await self._post(order, mail))
         return True
 
@@ -115,7 +117,10 @@ class Mailing:
                 mail, kind = replace(mail, state="failed"), "mail.failed"
                 log.warning("mail %s of order %s was not sent: %s", mail.mail_id, mail.order_id, posted.answer)
         await self._write(mail, [_event(kind, mail, now)])
-        if mail.state == "accepted" and mail.purpose == "links" and now - mail.created_at > NOTICEABLE:
+
+    async def _redate(self, mail: Mail) -> None:
+        now = self._clock()
+        if mail.purpose == "links" and now - mail.created_at > NOTICEABLE:
             async with self._book.change(mail.order_id) as draft:
                 if draft.order is not None:
                     draft.order = replace(draft.order, mailed_at=now)

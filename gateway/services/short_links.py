@@ -37,10 +37,11 @@ class ShortLinks:
 
         Raises OrdersDown, LedgerDown; GatewayError where no key signs.
         """
+        # Both are asked, whatever the name is: else time, or one that is down, would tell which orders there are.
+        link = await self.links.get(name)
         order = None if self.book is None else await self.book.read(name)
         if order is not None:
             return self._lead(self._of(order)) if account.bought(order.customer_id, order.order_id) else None
-        link = await self.links.get(name)
         if link is None or not account.bought(link.claims.customer_id, link.claims.order_id):
             return None
         return self._lead([link.claims])

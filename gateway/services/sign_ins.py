@@ -19,7 +19,12 @@ COOKIE = "__Host-gw_sign_in"
 AUDIENCE = "download-gateway-sign-in"
 SECONDS = 600
 AT_ONCE = 4
-"""Of one browser. One more takes the place of all that have begun."""
+TOGETHER_MAX = 6000
+"""Of one browser: how many, and the bytes of their cookies. One more takes the place of all that have begun: servers
+and proxies take a Cookie header of 8 KiB, and answer 400 to everything while it is longer.
+"""
+CLOCKS = 60
+"""Seconds that the clock of the machine where it began may run ahead of ours."""
 COOKIE_MAX = 3900
 """Bytes of name and value; browsers keep 4096 with the attributes (RFC 6265 §6.1)."""
 STATE_BYTES = 18
@@ -53,9 +58,11 @@ class SignIns:
             # So long is a token of dozens of files; the list of the orders leads to it as well.
             begun = SignIn(begun.state, begun.nonce, begun.verifier, HOME, begun.begun_at)
             value = self._write(begun)
-        earlier = [found[1] for found in _EACH.finditer(cookies or "")]
-        surplus = earlier if len(earlier) >= AT_ONCE else []
-        return begun, [f"{_name(begun.state)}={value}; Max-Age={SECONDS}; {_ATTRIBUTES}", *map(_dropped, surplus)]
+        mine = f"{_name(begun.state)}={value}"
+        earlier = dict(_EACH.findall(cookies or ""))
+        together = len(mine) + sum(len(name) + len(each) for name, each in earlier.items())
+        surplus = earlier if len(earlier) >= AT_ONCE or together > TOGETHER_MAX else {}
+        return begun, [f"{mine}; Max-Age={SECONDS}; {_ATTRIBUTES}", *map(_dropped, surplus)]
 
     def find(self, state: str, cookies: str | None) -> SignIn | None:
         """The one with this state, where this browser began it and not too long ago."""
@@ -91,7 +98,7 @@ class SignIns:
         except jwt.PyJWTError:
             return None
         begun = SignIn(claims["state"], claims["nonce"], claims["verifier"], claims["to"], claims["iat"])
-        return begun if 0 <= self._clock() - begun.begun_at < SECONDS else None
+        return begun if -CLOCKS <= self._clock() - begun.begun_at < SECONDS else None
 
 
 HOME = "/account"

@@ -173,6 +173,17 @@ async def test_an_answer_of_another_provider(fake: Fake, iss: str) -> None:
         assert await asked.customer({"code": "c", "iss": fake.issuer}, BEGUN) == "c-7"
 
 
+async def test_who_waits_for_its_keys_does_not_wait_in_a_row(fake: Fake) -> None:
+    fake.changes = {"jwks_uri": f"{fake.issuer}/slow"}
+    async with provider(fake) as asked:
+        began = time.monotonic()
+        back = (asked.customer({"code": "c"}, BEGUN) for _ in range(8))
+        told = await asyncio.gather(*back, return_exceptions=True)
+        assert time.monotonic() - began < 1
+    assert all(isinstance(each, ProviderDown) and "in time" in str(each) for each in told)
+    assert fake.asked.count("/slow") == 1
+
+
 async def test_who_waits_for_a_silent_provider_does_not_wait_in_a_row(fake: Fake) -> None:
     fake.instead["/.well-known/openid-configuration"] = lambda: web.Response(status=500)
     async with provider(fake) as asked:

@@ -14,6 +14,7 @@ from gateway.bootstrap import services
 from gateway.cli.demo_geo import build_demo_databases
 from gateway.policy.model import Limits
 from gateway.policy.orders import Holding
+from gateway.services.sessions import Sessions
 
 SIZE = 300_000
 CHROME = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/146.0.0.0 Safari/537.36"
@@ -174,3 +175,19 @@ async def test_the_act_needs_a_genuine_link_and_counts_nothing_by_itself(gateway
     assert (await person.gesture(token))[0] == 204
     assert (await person.gesture("nonsense"))[0] in (403, 404)
     assert not (await used(gateway)).total()
+
+
+@pytest.mark.usefixtures("mailed")
+async def test_who_has_signed_in_is_a_person(open_gateway) -> None:
+    secret = "of sessions, for tests only, 40 characters"
+    oidc = "{issuer: 'http://127.0.0.1:1', client_id: us}"
+    more = f'public_url: "http://127.0.0.1:9"\naccounts: {{secret: "{secret}", oidc: {oidc}}}\n'
+    cookie = Sessions(secret, seconds=600).begin("c-7").partition(";")[0]
+    async with open_gateway(more) as running:
+        running.file("a.bin", SIZE)
+        token = running.token("a.bin", order_id="1", customer_id="c-7", account=True)
+        for sent, status in (({}, 401), ({"Cookie": cookie}, 200)):
+            async with running.client.get(f"{running.base}/d/{token}", headers={**REFRESHED, **sent}) as answer:
+                await answer.read()
+                assert answer.status == status
+        assert (await used(running))["1"] == 1

@@ -164,6 +164,21 @@ async def test_a_mail_that_waited_was_sent_when_it_was_accepted(book: SqlOrderBo
     assert order.mailed_at == sent_at
 
 
+async def test_its_links_are_new_before_it_is_with_the_server(book: SqlOrderBook) -> None:
+    """A scanner comes within a second, and the worker may die before it can write anything."""
+
+    class Dying(Scripted):
+        async def post(self, message: bytes, *, sender: str, to: str) -> Posted:
+            raise asyncio.CancelledError
+
+    await kept(book, replace(ORDER, mailed_at=7))
+    with pytest.raises(asyncio.CancelledError):
+        await mailing(book, Dying([]), Clock(NOW + 61_000)).work()
+    order = await book.read("main-1")
+    assert order is not None
+    assert order.mailed_at == NOW + 61_000
+
+
 async def test_a_refusal_ends_it(book: SqlOrderBook) -> None:
     await kept(book)
     clock = Clock()

@@ -42,11 +42,14 @@ class Known:
     def __init__(self, orders: Mapping[str, Order], links: Mapping[str, Link]) -> None:
         self._orders = orders
         self._links = links
+        self.asked: list[tuple[str, str]] = []
 
     async def read(self, order_id: str) -> Order | None:
+        self.asked.append(("order", order_id))
         return self._orders.get(order_id)
 
     async def get(self, token_id: str) -> Link | None:
+        self.asked.append(("link", token_id))
         return self._links.get(token_id)
 
 
@@ -87,6 +90,18 @@ def leads_to(path: str | None) -> str | None:
 )
 async def test_an_order_leads_its_customer_to_its_link(order: Order, account: Account, leads: str | None) -> None:
     assert leads_to(await short_links(order).find("main-1", account)) == leads
+
+
+async def test_an_order_of_somebody_else_costs_as_much_as_none() -> None:
+    """So neither the time nor a Redis that is down tells them apart."""
+    known = short_links(ORDER)
+    store: Any = known.links
+    asked = []
+    for name in ("main-1", "main-2"):
+        assert await known.find(name, Account("c-8")) is None
+        asked.append([kind for kind, _ in store.asked])
+        store.asked.clear()
+    assert asked[0] == asked[1] == ["link", "order"]
 
 
 async def test_a_link_leads_the_customer_it_was_made_for() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.services.sign_ins import AT_ONCE, COOKIE_MAX, HOME, SECONDS, SignIns, returning
+from gateway.services.sign_ins import AT_ONCE, CLOCKS, COOKIE_MAX, HOME, SECONDS, TOGETHER_MAX, SignIns, returning
 
 KEY = b"k" * 32
 TOKEN = "/l/eyJ.eyJ.sig"
@@ -78,6 +78,30 @@ def test_so_many_at_once_and_then_anew() -> None:
     _, told = sign_ins.begin(TOKEN, "; ".join(cookies))
     assert [each.partition(";")[0] for each in told[1:]] == [f"{each.partition('=')[0]}=" for each in cookies]
     assert all("Max-Age=0" in each for each in told[1:])
+
+
+def test_all_of_them_fit_a_header() -> None:
+    """Of 8 KiB, with the session's cookie and others beside them."""
+    sign_ins = SignIns(KEY, clock=Clock())
+    kept: dict[str, str] = {}
+    for n in range(12):
+        _, told = sign_ins.begin(f"/l/{'t' * 1000}{n}", "; ".join(f"{name}={value}" for name, value in kept.items()))
+        for each in told:
+            name, _, value = each.partition(";")[0].partition("=")
+            kept[name] = value
+        kept = {name: value for name, value in kept.items() if value}
+        assert sum(len(name) + len(value) for name, value in kept.items()) <= TOGETHER_MAX
+    assert kept
+
+
+def test_it_is_found_where_the_clock_is_a_little_behind() -> None:
+    """By another machine's worker: who is signed in at the shop already is back within the second."""
+    clock = Clock()
+    sign_ins, state, cookie = begin(clock=clock)
+    clock.now -= CLOCKS
+    assert sign_ins.find(state, cookie) is not None
+    clock.now -= 1
+    assert sign_ins.find(state, cookie) is None
 
 
 def test_a_token_too_long_for_a_cookie_returns_home() -> None:
