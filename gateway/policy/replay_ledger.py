@@ -193,12 +193,14 @@ class TokenLedger:
             self._refunds += not (closing.origin_failed and transfer.acked == 0)
 
     def confirm(self, ask: Ask) -> None:
-        """The device is a person's, and pays for the look that it opened, as lua/confirm.lua says it."""
+        """The device is a person's, and pays for the look that it was in, as lua/confirm.lua says it."""
         look = self._look_of(ask.file)
         if look is None or ask.device.cookie not in (look.lookers or ()):
             return
         charges = [charge for charge in ask.charges if charge.kind != "concurrent"]
         if self.refused(replace(ask, charges=charges, look=False), look) is None:
+            if look.device.cookie != ask.device.cookie:
+                self._transfers[ask.file].hand_over(look, ask.device, ask.at)
             self._pay(look, ask)
             self._take_place(look)
 

@@ -111,6 +111,15 @@ class Transfers:
             for each in self._by_id.values():
                 _file(self._under, each)
 
+    def hand_over(self, transfer: Transfer, device: Device, at: float) -> None:
+        """It is this device's from now on, since `at` (Unix s), with one more size and nothing fetched."""
+        self._forget(transfer)
+        transfer.device, transfer.opened, transfer.last = device, at, at
+        transfer.repeats, transfer.spans = transfer.repeats + 1, []
+        self._by_id[transfer.id] = transfer
+        if self._under is not None:
+            _file(self._under, transfer)
+
     def of(self, device: Device, *, by_agent: bool) -> Iterator[Transfer]:
         """A device's own: by its cookie, its network and, if asked so, its User-Agent; the newest of each first."""
         for name in _names(device):

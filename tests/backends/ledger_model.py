@@ -42,11 +42,11 @@ class Transfer:
     held_until: int = 0
     repeats: int = 0
     acked: list[tuple[int, int]] = field(default_factory=list)
-    multipart_acked: int = 0
+    uncovered: int = 0
     requests: list[Request] = field(default_factory=list)
 
     def delivered(self) -> int:
-        return sum(b - a for a, b in self.acked) + self.multipart_acked
+        return sum(b - a for a, b in self.acked) + self.uncovered
 
     def inflight(self) -> int:
         return sum(r.granted - r.acked for r in self.requests)
@@ -260,7 +260,7 @@ class Model:
         if request.start >= 0:
             transfer.acked.append((request.start + request.acked, request.start + acked))
         else:
-            transfer.multipart_acked += acked - request.acked
+            transfer.uncovered += acked - request.acked
         transfer.last = self.now
         request.acked = acked
 
@@ -315,10 +315,20 @@ class Model:
             return False
         if self._refused(replace(request, limits=request.limits.without("concurrent"), scanner=False), look):
             return False
+        if look.device.cookie != request.device.cookie:
+            self._hand_over(look, request.device)
         self._pay(look, request)
         if look.requests:
             look.held_until = self.now + 2 * LEASE_MS
         return True
+
+    def _hand_over(self, look: Transfer, device: Device) -> None:
+        """It is this device's from now on, with one more size and nothing fetched."""
+        self.transfers.remove(look)
+        self.transfers.append(look)
+        look.device, look.opened, look.last = device, self.now, self.now
+        look.uncovered = look.delivered()
+        look.repeats, look.acked = look.repeats + 1, []
 
 
 def ask_of(request: Request, name: str, event: str, *, token: str, expires: int) -> ReserveAsk:

@@ -132,6 +132,28 @@ TRAPS: dict[str, tuple[Limits, list[tuple]]] = {
         ONE,
         [scans("c9", "n1"), scans("c1", "n1"), is_person("c1", "n1"), gets("c2", "n2"), DONE, DONE, DONE],
     ),
+    "and goes on with that from elsewhere": (
+        ONE,
+        [
+            *(scans("c9", "n1"), DONE, scans("c1", "n1"), is_person("c1", "n1"), ("settle", 0, 0.5)),
+            *(LATER, ("request", Who("c1", "n2", None), 0.5, 1.0, False), DONE),
+        ],
+    ),
+    "and lacks nothing that the scanner fetched": (
+        ONE,
+        [*[scans("c9", "n1")] * 2, scans("c1", "n1"), *[DONE] * 3, is_person("c1", "n1"), gets("c1", "n2", start=0.5)],
+    ),
+    "and the scanner no more": (
+        Limits(downloads=2),
+        [scans("c9", "n1"), scans("c1", "n1"), is_person("c1", "n2"), gets("c9", "n1", start=0.5)],
+    ),
+    "and what runs is not cut": (
+        ONE,
+        [
+            *(scans("c9", "n1"), scans("c1", "n1"), is_person("c1", "n1"), *[("renew", 0, 1.0), ("renew", 1, 1.0)] * 4),
+            *(DONE, DONE, *[gets("c1", "n1")] * 3),
+        ],
+    ),
     "only for his own": (ONE, [scans("c9", "n1"), is_person("c1", "n1"), is_person("c9", "n1", 1)]),
     "not beyond a limit": (ONE, [scans("c1", "n1"), DONE, gets("c2", "n2"), DONE, is_person("c1", "n1")]),
     "what others download meanwhile is no reason": (
@@ -190,6 +212,16 @@ MUTANTS = {
         "",
     ),
     "who is a person needs a place": ("if refused(ask, id, transfer, math.huge)", "if refused(ask, id, transfer, 0)"),
+    "he pays for what a scanner fetched": (
+        "if transfer.cookie ~= ask.cookie then hand_over(id, transfer, ask) end",
+        "",
+    ),
+    "the scanner has it too": ("  unfile_transfer(id, transfer)\n  file_transfer(id, ask)", "  file_transfer(id, ask)"),
+    "what the scanner fetched was his": ("transfer.repeats = transfer.repeats + 1", ""),
+    "what the scanner completed is complete": (
+        "transfer.last, transfer.spans = now, now, {}",
+        "transfer.last = now, now",
+    ),
     "he pays again": ("transfer.lookers, transfer.paid = 1, 0, nil, ", "transfer.paid = 1, 0, "),
     "what he paid for has no place": ("if transfer.live > 0 then hold_place", "if false then hold_place"),
     "a paid look is still one": (

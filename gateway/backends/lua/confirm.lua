@@ -10,6 +10,8 @@ local transfer = id and load_transfer(id)
 if not transfer or not is_looker(transfer, ask.cookie) then return done({0}) end
 if refused(ask, id, transfer, math.huge) then return done({0}) end
 
+-- A look that a scanner of his office opened: what he pays for is enough for him too, and is found from elsewhere.
+if transfer.cookie ~= ask.cookie then hand_over(id, transfer, ask) end
 pay(transfer, ask)
 if transfer.live > 0 then hold_place(id, ask.lease_ms) end
 save_transfer(id, transfer, ask)

@@ -73,17 +73,31 @@ local function ids_under(field)
   return ids
 end
 
+-- A device's transfers, newest first.
+local function file_transfer(id, device)
+  for _, field in ipairs(identity_fields(device)) do
+    local ids = ids_under(field)
+    table.insert(ids, 1, id)
+    ids[TRANSFERS_PER_IDENTITY + 1] = nil
+    write('HSET', FILE, field, table.concat(ids, ','))
+  end
+end
+
+local function unfile_transfer(id, device)
+  for _, field in ipairs(identity_fields(device)) do
+    local kept = {}
+    for _, other in ipairs(ids_under(field)) do
+      if other ~= id then kept[#kept + 1] = other end
+    end
+    if #kept > 0 then write('HSET', FILE, field, table.concat(kept, ','))
+    else write('HDEL', FILE, field) end
+  end
+end
+
 local function forget_transfer(id)
   local transfer = load_transfer(id)
   if transfer then
-    for _, field in ipairs(identity_fields(transfer)) do
-      local kept = {}
-      for _, other in ipairs(ids_under(field)) do
-        if other ~= id then kept[#kept + 1] = other end
-      end
-      if #kept > 0 then write('HSET', FILE, field, table.concat(kept, ','))
-      else write('HDEL', FILE, field) end
-    end
+    unfile_transfer(id, transfer)
     write('HDEL', FILE, 't:' .. id)
   end
   write('ZREM', OPEN, id)
@@ -169,14 +183,18 @@ end
 
 local function open_transfer(id, ask)
   prune()
-  local transfer = new_transfer(ask)
-  for _, field in ipairs(identity_fields(ask)) do
-    local ids = ids_under(field)
-    table.insert(ids, 1, id)
-    ids[TRANSFERS_PER_IDENTITY + 1] = nil
-    write('HSET', FILE, field, table.concat(ids, ','))
-  end
-  return transfer
+  file_transfer(id, ask)
+  return new_transfer(ask)
+end
+
+-- Another device than the one that opened it has it from now on. What the opener fetched is not the other's, so it has one
+-- more size; nobody who is in it is cut for that.
+local function hand_over(id, transfer, ask)
+  unfile_transfer(id, transfer)
+  file_transfer(id, ask)
+  transfer.cookie, transfer.network, transfer.agent = ask.cookie, ask.network, ask.agent
+  transfer.opened, transfer.last, transfer.spans = now, now, {}
+  transfer.repeats = transfer.repeats + 1
 end
 
 -- Adds [from, to) to the sorted, disjoint spans.
