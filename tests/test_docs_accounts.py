@@ -24,19 +24,17 @@ class Once:
 
 
 @pytest.fixture
-def hand_over(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str | None], str]:
+def hand_over(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], str]:
     found = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)
     assert found is not None
     monkeypatch.setenv("HANDOVER_SECRET", SECRET)
     names: dict[str, Any] = {}
     exec(found[1], names)  # noqa: S102  our own documentation
-    taken: Callable[[str, str | None], str] = names["hand_over"]
+    taken: Callable[[str, str], str] = names["hand_over"]
     return taken
 
 
-async def test_the_python_example_hands_a_customer_over(hand_over: Callable[[str, str | None], str]) -> None:
+async def test_the_python_example_hands_a_customer_over(hand_over: Callable[[str, str], str]) -> None:
     handover = Handover(Shop("https://x.example", "https://y.example", "shop.example.com", "HS256", SECRET), Once())
     asked = dict(parse_qsl(urlsplit(hand_over("c-7", STATE)).query))
     assert await handover.customer(asked, SignIn(STATE, "", "", "/account", 0)) == "c-7"
-    unasked = urlsplit(hand_over("c-7", None))
-    assert (unasked.path, await handover.unasked(dict(parse_qsl(unasked.query)))) == ("/account/enter", "c-7")

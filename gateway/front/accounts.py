@@ -22,6 +22,7 @@ from gateway.front.signing import ANEW, ASKED, FORM_KEY, sign_in_at
 from gateway.policy.model import Deny
 from gateway.policy.reasons import Reason
 from gateway.services.sign_ins import HOME, returning
+from gateway.services.throttle import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +37,21 @@ FOUND, SEE_OTHER = 302, 303
 class AccountDoor:
     """One per worker. `prefix` stands in front of our paths in the public address."""
 
-    def __init__(self, accounts: Accounts, answers: Answers, *, prefix: str) -> None:
+    def __init__(self, accounts: Accounts, answers: Answers, throttle: Throttle, *, prefix: str) -> None:
         self._accounts = accounts
         self._answers = answers
+        self._throttle = throttle
         self._prefix = prefix
 
     async def answer(
-        self, head: Head, address: OrderAddress | AccountAddress, request_id: str, form: Mapping[str, str] | None
+        self,
+        head: Head,
+        address: OrderAddress | AccountAddress,
+        request_id: str,
+        form: Mapping[str, str] | None,
+        network: str,
     ) -> Answer:
-        """`form`: what was posted, None where nothing was, or no form."""
+        """`form`: what was posted, None where nothing was, or no form; `network`: the client's."""
         if isinstance(address, AccountAddress) and address.step == "sign-out":
             if head.method != "POST":
                 return self._not_allowed(head, request_id, "POST")
@@ -55,7 +62,7 @@ class AccountDoor:
         if head.method not in methods:
             return self._not_allowed(head, request_id, ", ".join(methods))
         if isinstance(address, OrderAddress):
-            return await self._short(head, request_id, address.name)
+            return await self._short(head, request_id, address.name, network)
         if address.step == "sign-in":
             return await self.begin(head, request_id, HOME)
         return await self._come_back(head, request_id, address.step)
@@ -77,34 +84,28 @@ class AccountDoor:
         cookies = head.header("Cookie")
         answer = dict(reversed(list(head.query.items())))
         state = answer.get("state", "")
-        handover = self._accounts.handover
-        if (step == "enter") != (handover is not None):
+        if (step == "enter") != (self._accounts.handover is not None):
             return self._answers.refusal(head, request_id, Deny(Reason.LINK_UNKNOWN))
         begun = self._accounts.sign_ins.find(state, cookies)
-        to = HOME if begun is None else begun.to
+        if begun is None and self._accounts.sessions.read(cookies) is not None:
+            # A reload of the address that has signed in already.
+            return self._go(request_id, f"{self._prefix}{HOME}")
+        if begun is None:
+            return self._failed(head, request_id, LOST)
+        ended = self._accounts.sign_ins.end(begun)
         try:
-            if begun is not None:
-                customer = await self._accounts.provider.customer(answer, begun)
-            elif handover is not None and "state" not in answer:
-                customer = await handover.unasked(answer)
-            elif self._accounts.sessions.read(cookies) is not None:
-                # A reload of the address that has signed in already.
-                return self._go(request_id, f"{self._prefix}{HOME}")
-            else:
-                return self._failed(head, request_id, LOST)
+            customer = await self._accounts.provider.customer(answer, begun)
         except SignInRefused as error:
             log.warning("request %s: nobody was signed in: %s", request_id, error)
-            ended = {} if begun is None else {"Set-Cookie": self._accounts.sign_ins.end(begun)}
-            return self._failed(head, request_id, REFUSED, to=to, more=ended)
+            return self._failed(head, request_id, REFUSED, to=begun.to, more={"Set-Cookie": ended})
         except ProviderDown as error:
-            return self._down(head, request_id, to, error)
+            return self._down(head, request_id, begun.to, error)
         except LedgerDown as error:
             log.warning("request %s: nobody was signed in: %s", request_id, error)
             return self._answers.refusal(head, request_id, Deny(Reason.REDIS_DOWN, retry_after=RETRY_AFTER))
-        cookie = [] if begun is None else [self._accounts.sign_ins.end(begun)]
-        return self._go(request_id, f"{self._prefix}{to}", self._accounts.sessions.begin(customer), *cookie)
+        return self._go(request_id, f"{self._prefix}{begun.to}", self._accounts.sessions.begin(customer), ended)
 
-    async def _short(self, head: Head, request_id: str, name: str) -> Answer:
+    async def _short(self, head: Head, request_id: str, name: str, network: str) -> Answer:
         session = self._accounts.sessions.read(head.header("Cookie"))
         if session is None or ASKED in head.query:
             return await self.begin(head, request_id, head.path)
@@ -117,7 +118,8 @@ class AccountDoor:
             log.warning("request %s: %s", request_id, error)
             return self._answers.refusal(head, request_id, Deny(Reason.REDIS_DOWN, retry_after=RETRY_AFTER))
         if path is None:
-            return self._answers.refusal(head, request_id, Deny(Reason.ACCOUNT_OTHER))
+            # Who guesses orders' numbers meets this, and so does who followed somebody else's link.
+            return self._answers.refusal(head, request_id, self._throttle.instead(Deny(Reason.ACCOUNT_OTHER), network))
         return self._go(request_id, f"{self._prefix}{path}")
 
     def _sign_out(self, head: Head, request_id: str, form: Mapping[str, str]) -> Answer:

@@ -18,15 +18,19 @@ from gateway.policy.reasons import Reason
 from gateway.services.broken import reason_of
 from gateway.services.codes import Codes
 from gateway.services.gatekeeper import Gatekeeper, Opened, Refused
+from gateway.services.throttle import Throttle
 
 
 class CodeActs:
     """`prefix` stands in front of our paths in the public address."""
 
-    def __init__(self, gatekeeper: Gatekeeper, codes: Codes, answers: Answers, *, prefix: str) -> None:
+    def __init__(
+        self, gatekeeper: Gatekeeper, codes: Codes, answers: Answers, throttle: Throttle, *, prefix: str
+    ) -> None:
         self._gatekeeper = gatekeeper
         self._codes = codes
         self._answers = answers
+        self._throttle = throttle
         self._prefix = prefix
         self.acts: Acts = {"code": self.ask, "enter": self.enter}
 
@@ -58,6 +62,9 @@ class CodeActs:
             return Deny(reason_of(error))
         if entered.verdict == "right":
             return self._to_link(act, {"Set-Cookie": self._answers.known_cookie(entered.cookie)})
+        refused = self._throttle.instead(Deny(Reason.DEVICE_CODE), act.asked.client_network)
+        if refused.reason is Reason.THROTTLED:
+            return refused
         # Without a try left there is no code any more.
         wrong = entered.verdict == "wrong" and entered.left > 0
         return self._page(act, CodeState("wrong", entered.left) if wrong else CodeState("none"))

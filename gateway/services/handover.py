@@ -1,7 +1,7 @@
 """The shop hands its customer over: a JWT that its own page signs, good once, for shops without OpenID Connect.
 
-Law: a hand-over that a visitor asked for is good for that sign-in alone; one that the shop begins by itself is good
-for a minute, so that it cannot be kept to sign a stranger in.
+Law: a hand-over is good for the sign-in that this very browser has begun, and for no other: else anybody could sign a
+stranger in with an account of his own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ AUDIENCE = "download-gateway-account"
 LEEWAY = 60
 LASTS = 300
 """Seconds from `iat` to `exp`, at most."""
-LASTS_UNASKED = 60
 TOKEN_MAX = 4096
 _JTI_MAX = 128
 _REQUIRED = ["iss", "aud", "sub", "iat", "exp", "jti"]
@@ -73,14 +72,7 @@ class Handover:
             nonce.encode("utf-8", "replace"), begun.state.encode()
         ):
             raise SignInRefused("the hand-over belongs to another sign-in")
-        return await self._take(claims, LASTS)
-
-    async def unasked(self, answer: Mapping[str, str]) -> str:
-        """The customer whom the shop brings by itself. Raises SignInRefused, LedgerDown."""
-        claims = self._read(answer.get("handover", ""))
-        if "nonce" in claims:
-            raise SignInRefused("the hand-over belongs to a sign-in that this browser did not begin")
-        return await self._take(claims, LASTS_UNASKED)
+        return await self._take(claims)
 
     def _read(self, token: str) -> Mapping[str, object]:
         try:
@@ -99,14 +91,14 @@ class Handover:
             raise SignInRefused(f"the hand-over is not good ({type(error).__name__})") from None
         return claims
 
-    async def _take(self, claims: Mapping[str, object], lasts: int) -> str:
+    async def _take(self, claims: Mapping[str, object]) -> str:
         now = self._clock()
         issued, ends, name = claims["iat"], claims["exp"], claims["jti"]
         # bool is an int; PyJWT takes it, and texts of digits, for a time.
         if type(issued) is not int or type(ends) is not int:
             raise SignInRefused("iat and exp of the hand-over are not both whole Unix seconds")
-        if not issued <= ends <= issued + lasts:
-            raise SignInRefused(f"the hand-over is good for longer than {lasts} seconds")
+        if not issued <= ends <= issued + LASTS:
+            raise SignInRefused(f"the hand-over is good for longer than {LASTS} seconds")
         if not issued - LEEWAY <= now < ends:
             raise SignInRefused("the hand-over is over, or the clocks of the shop and this machine differ")
         if not isinstance(name, str) or not 0 < len(name) <= _JTI_MAX:

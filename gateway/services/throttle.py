@@ -1,4 +1,4 @@
-"""Who fails too often is told to wait: guessed tokens, orders, codes and form keys, by network.
+"""Who fails too often is told to wait: guessed tokens, orders and codes, by network.
 
 Law: only the answer to a failure changes. What is genuine is never asked here, so no office is locked out by one of
 its own.
@@ -12,6 +12,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from gateway.policy.model import Deny
+from gateway.policy.reasons import Reason
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +62,12 @@ class Throttle:
             if now - known.told >= TELL_EVERY:
                 known.told = now
                 log.warning("failures from %s are throttled: more than %d in a minute", network, FAILURES_MAX)
+
+    def instead(self, deny: Deny, network: str) -> Deny:
+        """What a failure is answered, which is counted: its own refusal, or `throttled` where there are too many."""
+        self.failed(network)
+        seconds = self.is_over(network)
+        return deny if seconds is None else Deny(Reason.THROTTLED, retry_after=seconds)
 
     def is_over(self, network: str) -> int | None:
         """Seconds that who fails from there is to wait; None: not too often yet."""

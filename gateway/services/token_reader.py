@@ -43,6 +43,4 @@ class TokenReader:
         claims = self.read(request.token)
         if not isinstance(claims, Deny) or claims.reason is Reason.TOKEN_NOT_YET:
             return claims
-        self._throttle.failed(request.client_network)
-        seconds = self._throttle.is_over(request.client_network)
-        return claims if seconds is None else Deny(Reason.THROTTLED, retry_after=seconds)
+        return self._throttle.instead(claims, request.client_network)

@@ -105,12 +105,12 @@ class Door:
         )
         visitors, prefix = services.visitors, settings.prefix
         self._help = SelfServicePages(self._answers, visitors.self_service, prefix=prefix)
-        codes = CodeActs(self._gatekeeper, visitors.codes, self._answers, prefix=prefix)
+        codes = CodeActs(self._gatekeeper, visitors.codes, self._answers, services.throttle, prefix=prefix)
         person = PersonAct(self._gatekeeper, self._answers)
         self._acts: Acts = {"person": person, **codes.acts, **self._help.acts}
         self._accounts, self._library = None, None
         if visitors.accounts is not None:
-            self._accounts = AccountDoor(visitors.accounts, self._answers, prefix=prefix)
+            self._accounts = AccountDoor(visitors.accounts, self._answers, services.throttle, prefix=prefix)
         if visitors.library is not None and settings.sessions is not None:
             self._library = LibraryDoor(visitors.library, settings.sessions, self._answers, prefix=prefix)
         self._archives = ArchiveAnswer(zipping, self._sending, refuse=self._refusal, device=self._answers.device_cookie)
@@ -140,10 +140,8 @@ class Door:
             return await self._hooks.answer(request, address.shop, request_id)
         if isinstance(address, AuthAddress | RefusedAddress):
             return await self._ask(head, address, request_id)
-        if isinstance(address, OrderAddress | AccountAddress | LibraryAddress):
-            return await self._account(request, head, address, request_id)
-        if isinstance(address, HelpAddress):
-            return await self._helped(request, head, request_id)
+        if isinstance(address, OrderAddress | AccountAddress | LibraryAddress | HelpAddress):
+            return await self._visit(request, head, address, request_id)
         methods = _FORM_METHODS if isinstance(address, LinkAddress) else ("GET", "HEAD")
         if head.method not in methods:
             return self._not_allowed(head, request_id, methods)
@@ -161,26 +159,35 @@ class Door:
         )
         if asked is None:
             return self._answers.explained(head, request_id, "request.address", 400)
+        # Before the turn: who sends a form slowly must not hold up who waits for one.
+        form = await read_form(request) if head.method == "POST" else None
         try:
             if (late := await self._turn(request_id)) is not None:
                 return await self._turn_away(head, asked, late)
+            if head.method == "POST":
+                return await self._act(head, asked, form)
             return await self._let_in(request, head, address, asked)
         finally:
             self._turns.end(request_id)
 
-    async def _account(
+    async def _visit(
         self,
         request: web.Request,
         head: Head,
-        address: OrderAddress | AccountAddress | LibraryAddress,
+        address: OrderAddress | AccountAddress | LibraryAddress | HelpAddress,
         request_id: str,
     ) -> Answer:
+        client = client_of(head, self._settings.trusted_proxies)
+        if client is None:
+            return self._answers.explained(head, request_id, "request.address", 400)
         form = await read_form(request) if head.method == "POST" else None
         if isinstance(address, LibraryAddress):
             return await self._shelf(head, request_id, form)
+        if isinstance(address, HelpAddress):
+            return await self._helped(head, request_id, form, network_of(client))
         if self._accounts is None:
             return self._nowhere(head, request_id)
-        return await self._accounts.answer(head, address, request_id, form)
+        return await self._accounts.answer(head, address, request_id, form, network_of(client))
 
     async def _shelf(self, head: Head, request_id: str, form: Mapping[str, str] | None) -> Answer:
         if self._library is None:
@@ -195,8 +202,6 @@ class Door:
     async def _let_in(
         self, request: web.Request, head: Head, address: FileAddress | LinkAddress | ZipAddress, asked: DownloadRequest
     ) -> web.StreamResponse | Answer:
-        if head.method == "POST":
-            return await self._act(request, head, asked)
         if isinstance(address, LinkAddress):
             return await self._link_page(head, asked)
         answer = self._archive if isinstance(address, ZipAddress) else self._download
@@ -313,23 +318,18 @@ class Door:
         answered = await open_link(self._gatekeeper, self._answers, head, asked)
         return await self._refused(head, asked, answered) if isinstance(answered, Refused) else answered
 
-    async def _helped(self, request: web.Request, head: Head, request_id: str) -> Answer:
+    async def _helped(self, head: Head, request_id: str, form: Mapping[str, str] | None, network: str) -> Answer:
         if head.method not in _FORM_METHODS:
             return self._not_allowed(head, request_id, _FORM_METHODS)
-        client = client_of(head, self._settings.trusted_proxies)
-        if client is None:
-            return self._answers.explained(head, request_id, "request.address", 400)
-        form = await read_form(request) if head.method == "POST" else None
         if head.method == "POST" and form is None:
             return self._answers.explained(head, request_id, "request.form", 400)
-        answered = await self._help.help(head, request_id, network_of(client), form)
+        answered = await self._help.help(head, request_id, network, form)
         return self._refusal(head, request_id, answered) if isinstance(answered, Deny) else answered
 
-    async def _act(self, request: web.Request, head: Head, asked: DownloadRequest) -> Answer:
+    async def _act(self, head: Head, asked: DownloadRequest, form: Mapping[str, str] | None) -> Answer:
         claims = self._gatekeeper.read_for(asked)
         if isinstance(claims, Deny):
             return self._refusal(head, asked.request_id, claims)
-        form = await read_form(request)
         doing = None if form is None else self._acts.get(form.get("act", ""))
         if form is None or doing is None:
             return self._answers.explained(head, asked.request_id, "request.form", 400)

@@ -315,6 +315,11 @@ async def test_the_short_address_asks_for_the_account_first(shop: Shop, browser:
         assert "account.other" in page
         pages.append(page.replace(name, "…").replace(refused.headers["X-Request-Id"], "…"))
     assert pages[0] == pages[1]
+    for _ in range(60):
+        await browser.get(f"{shop.base}/o/99999")
+    over = await browser.get(f"{shop.base}/o/99999")
+    assert (over.status, over.headers["Retry-After"]) == (429, "60")
+    assert (await browser.get(f"{shop.base}/o/t-7")).status == 303, "his own is served all the while"
 
 
 @pytest.fixture
@@ -364,18 +369,14 @@ async def test_a_shop_hands_its_customer_over(handed: Shop, browser: Browser, ca
     assert "used before" in caplog.text
 
 
-async def test_a_shop_may_begin_by_itself(handed: Shop, browser: Browser) -> None:
-    enter = f"{handed.base}/account/enter?{urlencode({'handover': hand_over()})}"
-    back = await browser.get(enter)
-    assert (back.status, back.headers["Location"]) == (303, "/account")
-    assert browser.cookies(SESSION)
-    async with (other := Browser()).client:
-        assert (await other.get(enter)).status == 403
-        stale = hand_over(exp=int(time.time()) + 200)
-        assert (await other.get(f"{handed.base}/account/enter?{urlencode({'handover': stale})}")).status == 403
-        assert not other.cookies(SESSION)
-        # The provider's way in is closed where there is none.
-        assert (await other.get(f"{handed.base}/account/return?code=x&state=y")).status == 404
+async def test_nobody_is_handed_over_who_did_not_ask(handed: Shop, browser: Browser) -> None:
+    """Else anybody could sign a stranger in with an account of his own."""
+    for claims in ({}, {"nonce": "o" * 24}):
+        enter = f"{handed.base}/account/enter?{urlencode({'handover': hand_over(**claims)})}"
+        back = await browser.get(enter)
+        assert (back.status, browser.cookies(SESSION)) == (400, {})
+    # The provider's way in is closed where there is none.
+    assert (await browser.get(f"{handed.base}/account/return?code=x&state=y")).status == 404
 
 
 async def test_a_proxy_that_asks_is_told_by_the_session(shop: Shop, browser: Browser) -> None:
