@@ -21,6 +21,7 @@ import zipfile
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from gateway.policy.granting import claims_of
 from gateway.policy.orders import Buyer, Line, Notice
 from gateway.policy.tokens import encode
 from gateway.services.identifiers import now_ms
+from gateway.services.sessions import Sessions
 from gateway.settings import load
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -482,9 +484,12 @@ def used_up(sea_shop) -> str:
     return token
 
 
-def use_up(url: str) -> None:
-    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  one of our own links
-        answer.read()
+def use_up(*urls: str) -> None:
+    for url in urls:
+        # A person's: what comes so soon after a mail pays nothing else.
+        asked = urllib.request.Request(url, headers={"Cookie": "gw_person=1"})  # noqa: S310  one of our own links
+        with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310
+            answer.read()
     time.sleep(2.1)  # counting.repeat_window, in which it could be had again
 
 
@@ -612,27 +617,38 @@ products: {folder}/products.yaml
 shops: [{{name: main, kind: signed, secrets: [0123456789abcdef0123456789abcdef]}}]
 orders: {{url: "sqlite:///{folder}/orders.db"}}
 mail: {{server: "maildir://{folder}/mails", sender: shop@example.com}}
+accounts:
+  secret: {secret}
+  handover: {{login_url: "http://localhost:9/in", issuer: shop.example.com, secret: {secret}}}
 """
-RENEWABLE = "version: 1\notherwise: allow\nplans: {once: {downloads: 1, renewals: 1}}\n"
+ACCOUNTS_SECRET = "0123456789abcdef" * 2
+RENEWABLE = """
+version: 1
+otherwise: allow
+plans: {once: {downloads: 1, renewals: 1, devices: 2}, known: {new_device: code}}
+"""
 
 
 @pytest.fixture(scope="module")
 def helpful(start_gateway, redis_url: str, tmp_path_factory: pytest.TempPathFactory):
-    """A gateway whose buyers can help themselves; its `paid` is one of them's token, of which nothing is left."""
+    """A gateway whose buyers can help themselves; its `paid` is one of them's token, of which nothing is left, and
+    `known` one that another device has opened.
+    """
     folder = tmp_path_factory.mktemp("helpful")
     for name in ("files", "mails"):
         (folder / name).mkdir()
     (folder / "logo.png").write_bytes(wave_png())
     (folder / "rules.yaml").write_text(RENEWABLE)
     (folder / "products.yaml").write_text("version: 1\nproducts:\n  - {sku: SEA, files: [Booklet.pdf], plan: once}\n")
-    more = f'\nrules: "{folder}/rules.yaml"\n{BRAND.format(logo=folder / "logo.png")}{HELPFUL.format(folder=folder)}'
+    brand, helped = BRAND.format(logo=folder / "logo.png"), HELPFUL.format(folder=folder, secret=ACCOUNTS_SECRET)
+    more = f'\nrules: "{folder}/rules.yaml"\n{brand}{helped}'
     gateway = start_gateway(redis_url, 1, f'{{url: "file://{folder}/files"}}{more}', background=1)
     gateway.folder = folder / "files"
     gateway.file("Booklet.pdf", ALBUM["Booklet.pdf"])
     settings = load(gateway.log_file.parent / "gateway.yaml", {})
 
     async def sell() -> str:
-        buyer, lines = Buyer("jan@example.com", "Jan"), (Line("1", sku="SEA"),)
+        buyer, lines = Buyer("jan@example.com", "Jan", "c-7"), (Line("1", sku="SEA", title="Sea: a booklet"),)
         async with open_desk(settings) as (book, fulfilment):
             await fulfilment.hear("main", Notice("10001", now_ms(), "#10001", paid=True, buyer=buyer, lines=lines))
             order = await book.read("main-10001")
@@ -640,30 +656,46 @@ def helpful(start_gateway, redis_url: str, tmp_path_factory: pytest.TempPathFact
         return encode(claims_of(order, order.links[0], settings.issuer), gateway.key)
 
     gateway.paid = asyncio.run(sell())
-    use_up(f"{gateway.base}/d/{gateway.paid}")
+    gateway.known = gateway.token("Booklet.pdf", plan="known", order_id="main-10001", customer_id="c-7")
+    use_up(f"{gateway.base}/d/{gateway.paid}", f"{gateway.base}/d/{gateway.known}")
     yield gateway
     gateway.stop()
 
 
 @pytest.mark.parametrize("name", ["desktop", "phone", "polish", "narrow"])
 async def test_nobody_is_shut_out_of_help(helpful, tab: Tab, axe: str, name: str) -> None:
-    """The form, its answer, and a used-up link with a button."""
+    """The form, its answer, a used-up link with a button, and what a new device and a customer see."""
+    await tab("Network.clearBrowserCookies")
     await look(tab, *LOOKS[name])
-    for kind, step in (
-        ("help", tab.show(f"{helpful.base}/help")),
-        ("asked", tab.script("document.querySelector('input').value = 'nobody'; document.forms[0].submit()")),
-        ("renew", tab.show(f"{helpful.base}/l/{helpful.paid}")),
+    base, private = helpful.base, helpful.token("Booklet.pdf", account=True, customer_id="c-7")
+    for kind, step, there in (
+        ("help", partial(tab.show, f"{base}/help"), "form"),
+        (
+            "asked",
+            partial(tab.script, "document.querySelector('input').value = 'x'; document.forms[0].submit()"),
+            "main:not(:has(form))",
+        ),
+        ("renew", partial(tab.show, f"{base}/l/{helpful.paid}"), "form"),
+        ("code", partial(tab.show, f"{base}/l/{helpful.known}"), "#code"),
+        ("sent", partial(tab.script, "document.forms[0].submit()"), "#code[autofocus]"),
+        ("account", partial(tab.show, f"{base}/l/{private}"), "a.button[href$=sign-in]"),
+        ("library", partial(signed_in, tab, f"{base}/account"), "form"),
+        ("erase", partial(tab.follow, "a[href*=erase]"), "form"),
     ):
-        await step
-        await tab.until(f"document.querySelector('{'h1' if kind == 'asked' else 'form'}') && document.readyState")
-        if kind == "asked":
-            await tab.until("!document.querySelector('form')")
+        await step()
+        await tab.until(f"document.querySelector('{there}') && document.readyState == 'complete'")
         assert await tab.script("document.documentElement.scrollWidth") <= LOOKS[name][0]
         await tab.script(axe + "; 0")
         assert json.loads(str(await tab.script(RUN_AXE))) == [], kind
         if PICTURES:
             shot = await tab("Page.captureScreenshot", captureBeyondViewport=True, **(await whole_page(tab)))
             keep(f"{kind}-{name}.png", str(shot["data"]))
+
+
+async def signed_in(tab: Tab, url: str) -> None:
+    name, _, value = Sessions(ACCOUNTS_SECRET, seconds=600).begin("c-7").partition(";")[0].partition("=")
+    await tab("Network.setCookie", name=name, value=value, url=url.replace("http:", "https:"), secure=True, path="/")
+    await tab.show(url)
 
 
 async def test_one_button_renews_a_used_up_link(helpful, tab: Tab) -> None:
