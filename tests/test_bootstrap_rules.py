@@ -59,7 +59,7 @@ def settings(tmp_path: Path, redis_db: str) -> Settings:
 
 
 async def worker(settings: Settings, wire: Wire, keeper: Supervisor) -> Rules:
-    told = Told(*[lambda *_: None] * 6, reload=asyncio.Event(), keeper=keeper)
+    told = Told(*[lambda *_: None] * 7, reload=asyncio.Event(), keeper=keeper)
     return await open_rules(settings, wire, RedisEventLog(wire, 1, RedisShards(wire, 1)), told)
 
 

@@ -24,6 +24,8 @@ MINUTE = 60.0
 NETWORKS_MAX = 10_000
 """Remembered by a worker; the one that failed longest ago is forgotten first."""
 TELL_EVERY = 3600.0
+_OWN = "::/56"
+"""The network of ::1."""
 
 
 @dataclass(slots=True)
@@ -46,7 +48,13 @@ class Throttle:
         self._networks: OrderedDict[str, _Network] = OrderedDict()
 
     def failed(self, network: str) -> None:
-        """Count one failure; more than FAILURES_MAX in a minute, and the network is over for one minute more."""
+        """Count one failure; more than FAILURES_MAX in a minute, and the network is over for one minute more.
+
+        This very machine has as many as it likes: behind a proxy on it that trusted_proxies does not name, everybody
+        would be one network.
+        """
+        if network.startswith("127.") or network == _OWN:
+            return
         now = self._clock()
         known = self._networks.setdefault(network, _Network(now))
         self._networks.move_to_end(network)

@@ -61,8 +61,8 @@ class Browser:
         """Those whose names begin so."""
         return {cookie.key: cookie.value for cookie in self.jar if cookie.key.startswith(prefix)}
 
-    async def get(self, url: str) -> ClientResponse:
-        answer = await self.client.get(URL(url, encoded=True), allow_redirects=False)
+    async def get(self, url: str, **headers: str) -> ClientResponse:
+        answer = await self.client.get(URL(url, encoded=True), allow_redirects=False, headers=headers)
         await answer.read()
         return answer
 

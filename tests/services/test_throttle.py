@@ -91,3 +91,11 @@ def test_the_log_says_it_once_an_hour(throttle: Throttle, clock: Clock, caplog: 
     for _ in range(1000):
         throttle.failed(OFFICE)
     assert len(caplog.records) == 2
+
+
+def test_this_very_machine_is_no_office() -> None:
+    throttle = Throttle(clock=lambda: 0.0)
+    for network in ("127.0.0.0/24", "127.1.2.0/24", "::/56"):
+        for _ in range(2 * FAILURES_MAX):
+            throttle.failed(network)
+        assert throttle.is_over(network) is None
