@@ -16,7 +16,7 @@ PAGES = {path.name: read(path) for path in sorted(HERE.glob("*.yaml"))}
 GOOD = "about: x\nscenarios:\n  - title: t\n    steps:\n      - {ask: GET /, expect: {status: 404}}\n"
 UNASKED = {
     "account.other": "needs somebody who has signed in; tests/door/test_accounts.py has it",
-    "throttled": "is for networks that guess, and these rows come from this machine; tests/door/test_self_service.py has it",
+    "throttled": "this machine may guess as it likes; tests/door/test_self_service.py has it",
     "order.unpaid": "needs an order book",
     "orders.down": "needs an order book",
     "geo.down": "a database that is broken later stays as it was loaded",
