@@ -82,6 +82,7 @@ class Renewing:
 
     async def renew(self, order_id: str, token_id: str, *, by: By) -> Renewed | Refused:
         """Give what is offered for the link, and mail it to the order's own address. Asked for twice, it is given once.
+        Who has not signed in is given nothing where there is no such address: anybody may have the link.
 
         Where Redis fails after the book has it, the same again does the rest.
         """
@@ -89,6 +90,8 @@ class Renewing:
         link = None if order is None else link_of(order, token_id)
         if order is None or link is None:
             return Refused("unknown")
+        if by != "account" and not order.email:
+            return Refused("unreachable")
         newest = stand_in(order, link)
         shown = await self._shown(order, newest)
         found = self._judge(order, newest, shown)
@@ -100,10 +103,11 @@ class Renewing:
 
     async def mail(self, order_id: str, *, by: By) -> bool:
         """Mail the order's links again, expired ones extended first; whether a mail was queued. What is used up stays
-        so. Nothing is mailed where nothing could be opened, or where a mail has only just left.
+        so. Nothing is done where there is no address, and nothing mailed where nothing could be opened, or where a mail
+        has only just left.
         """
         order = await self._book.read(order_id)
-        if order is None:
+        if order is None or not order.email:
             return False
         opens = False
         for link in dict.fromkeys(stand_in(order, each) for each in order.links):

@@ -321,3 +321,15 @@ async def test_the_real_counters_fit(office: Office) -> None:
     office.links._counters = ledger
     [link] = (await office.order()).links
     assert (await office.shown(link.token_id)).taken.live == 0
+
+
+async def test_whoever_has_the_link_of_a_buyer_without_an_address_gets_nothing(office: Office) -> None:
+    await office.expire()
+    await office.fulfilment.erase("main-1")
+    [link] = (await office.order()).links
+    told = await office.told()
+    assert await office.renewing.renew("main-1", link.token_id, by="link") == Refused("unreachable")
+    assert not await office.renewing.mail("main-1", by="help")
+    assert (await office.commands(), await office.told()) == ([], told)
+    done = await office.renewing.renew("main-1", link.token_id, by="account")
+    assert isinstance(done, Renewed), "who has signed in needs no mail"
