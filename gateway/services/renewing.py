@@ -98,6 +98,7 @@ class Renewing:
         if isinstance(found, Offer):
             return await self._give(order, newest, shown, found, by=by)
         if found == Refused("good") and newest != link:
+            await self._end_renewed(order, link)
             return await self._mail_again(order, newest, by)
         return found
 
@@ -165,6 +166,15 @@ class Renewing:
         await self._put_in_force(shown, offered)
         newest = stand_in(after, link_of(after, link.token_id) or link)
         return Renewed(offered.way, after, newest.token_id, mail and after.mailed_at > order.mailed_at)
+
+    async def _end_renewed(self, order: Order, link: IssuedLink) -> None:
+        """Revoke a used-up link that another stands in for, where a worker died before it had."""
+        if not order.renewed:
+            return
+        shown = await self._shown(order, link)
+        found = self._judge(order, link, shown)
+        if found == Refused("spent") or (isinstance(found, Offer) and found.way == "renew"):
+            await self._put_in_force(shown, Offer("renew", link.expires_at))
 
     def _is_done(self, order: Order, link: IssuedLink) -> bool:
         """Whether a mail with this link, which is good for longer by now, has only just left."""
