@@ -107,7 +107,9 @@ class OrderBook(Protocol):
         """The order as it is now."""
 
     async def find(self, text: str) -> Sequence[Order]:
-        """Orders with this id, reference, e-mail address or customer id; the newest first, 100 at most."""
+        """Orders with this id, reference or e-mail address, then those of the customer with this id: an order's number
+        may be a customer's too. The newest first, 100 at most.
+        """
 
     async def of_customer(
         self, customer_id: str, *, shops: Sequence[str] = (), before: int | None = None, most: int

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from sqlalchemy import ColumnElement, Delete, Update, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Delete, Update, case, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.backends.order_calls import Calls, Database
@@ -143,12 +143,13 @@ class SqlOrderBook:
             (columns.shop_order_id, exact(text)),
             (columns.reference, reference(text)),
             (columns.email, loose(text)),
-            (columns.customer_id, exact(text)),
         )
         conditions = [column == value for column, value in wanted if value]
         if not conditions:
             return ()
-        statement = select(columns.document).where(or_(*conditions)).order_by(columns.first.desc()).limit(FOUND_MAX)
+        called = or_(*conditions)
+        statement = select(columns.document).where(or_(called, columns.customer_id == exact(text)))
+        statement = statement.order_by(case((called, 0), else_=1), columns.first.desc()).limit(FOUND_MAX)
 
         async def work(connection: AsyncConnection) -> list[Order]:
             return [_known(row.document) for row in await connection.execute(statement)]

@@ -102,6 +102,14 @@ def is_near(address: Address, known: str) -> bool:
         return False
 
 
+def near(known: str) -> str:
+    """The first address of the network that a known one is in, all that `is_near` asks for; "" for no address."""
+    try:
+        return network_of(unmapped(ip_address(known))).partition("/")[0]
+    except ValueError:
+        return ""
+
+
 def unmapped(address: Address) -> Address:
     """An IPv4 address that came as ::ffff:a.b.c.d, as itself."""
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

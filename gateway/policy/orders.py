@@ -10,6 +10,7 @@ from dataclasses import astuple, dataclass, field, replace
 from typing import Generic, TypeVar
 
 from gateway.policy.model import Address, FileEntry, Limits
+from gateway.policy.networks import near
 
 T = TypeVar("T")
 
@@ -253,13 +254,14 @@ class Order:
     def erased(self, at: int) -> Order:
         """The order without its buyer's personal data, erased at that time (Unix ms); as it was, where it has none.
 
-        The shop's own id of the customer stays: without it nothing would be his any more.
+        The shop's own id of the customer stays, unless it is an address, and so does the network that the order came
+        from: without them nothing would be his any more, or nothing could be had where a plan has `bind_ip`.
         """
         bare = replace(
             self,
-            buyer=replace(self.buyer, value=Buyer(customer_id=self.buyer.value.customer_id)),
+            buyer=replace(self.buyer, value=Buyer(customer_id=self.customer_id or "")),
             corrected=("", ""),
-            address=replace(self.address, value=""),
+            address=replace(self.address, value=near(self.address.value)),
         )
         return self if self.erased_at != NEVER and bare == self else replace(bare, erased_at=at)
 

@@ -41,11 +41,11 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Nothing is offered: the order or the link is `unknown`, the link `revoked`, all of it `lost` (refunded, lapsed,
-    unpaid …), its renewals `spent`, a download of it `running`; or it is `good` as it is.
+    """Nothing is offered: the order or the link is `unknown`, its buyer `unreachable`, the link `revoked`, all of it
+    `lost` (refunded, lapsed, unpaid …), its renewals `spent`, a download of it `running`; or it is `good` as it is.
     """
 
-    why: Literal["unknown", "revoked", "lost", "spent", "running", "good"]
+    why: Literal["unknown", "unreachable", "revoked", "lost", "spent", "running", "good"]
 
 
 def link_of(order: Order, token_id: str) -> IssuedLink | None:

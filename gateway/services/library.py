@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from gateway.errors import GatewayError
 from gateway.order_ports import OrderBook
@@ -52,6 +52,7 @@ PATIENCE = 1.5
 REMOVALS_WITHIN = 30 * 86_400
 """Seconds in which as many devices of a link may be removed as it allows."""
 _DIGITS_MAX = 15
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class Library:
         self._name = name
         self._issuer = issuer
         self._shards = shards
-        self._erasing: set[asyncio.Task[int]] = set()
+        self._acting: set[asyncio.Future[Any]] = set()
 
     async def shelf(self, account: Account, before: int | None = None) -> Shelf:
         """The newest orders, or those before that one. What Redis does not tell in time is left out."""
@@ -122,7 +123,7 @@ class Library:
         """Renew a link of his; see Renewing.renew. Raises also SettingsError, LedgerDown."""
         if await self._own(account, order_id, token_id) is None:
             return Refused("unknown")
-        return await self._renewing.renew(order_id, token_id, by="account")
+        return await self._see_through(self._renewing.renew(order_id, token_id, by="account"))
 
     async def remove_device(
         self, account: Account, order_id: str, token_id: str, slot: str
@@ -141,16 +142,18 @@ class Library:
 
     async def erase(self, account: Account) -> int:
         """Erase the personal data of all his orders; of how many. Where it fails, the same again does the rest."""
-        # Who asked for it may leave before it is done.
-        task = asyncio.create_task(self._erase(account))
-        self._erasing.add(task)
-        task.add_done_callback(self._erased)
-        return await asyncio.shield(task)
+        return await self._see_through(self._erase(account))
 
-    def _erased(self, task: asyncio.Task[int]) -> None:
-        self._erasing.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("not all of a customer's personal data were erased: %s", describe(error))
+    async def _see_through(self, act: Coroutine[Any, Any, T]) -> T:
+        # Who asked may leave in the middle: half erased, or with the old link still good beside the one in its place.
+        task = asyncio.create_task(act)
+        self._acting.add(task)
+        task.add_done_callback(self._acting.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_tell_failure)
+            raise
 
     async def _erase(self, account: Account) -> int:
         erased, before = 0, None
@@ -242,6 +245,11 @@ class Library:
         return tuple(
             ShownDevice(device.slot, name, device.at) for device, name in zip(facts.devices, names, strict=True)
         )
+
+
+def _tell_failure(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a customer asked for something and left, and not all of it was done: %s", describe(error))
 
 
 def _acted(action: str, order_id: str, token_id: str | None = None) -> Fields:

@@ -17,7 +17,7 @@ from gateway.mail.bounces import Report
 from gateway.mail.envelope import sendable
 from gateway.order_ports import CODE_SECONDS, Fields, Mail, OrderBook, Posted, Postman
 from gateway.policy.events import new_event
-from gateway.policy.orders import Holding, Order
+from gateway.policy.orders import NEVER, Holding, Order
 from gateway.services.faults import describe
 from gateway.services.identifiers import new_id, now_ms
 
@@ -65,8 +65,9 @@ class Mailing:
         if mail is None:
             return False
         order = await self._book.read(mail.order_id)
-        # Staff may have corrected the address since the mail was queued.
-        mail = replace(mail, to=order.email or mail.to) if order is not None else mail
+        if order is not None:
+            # Since the mail was queued staff may have corrected the address, or it was erased.
+            mail = replace(mail, to=order.email or ("" if order.erased_at != NEVER else mail.to))
         why_not = self._void(order, mail)
         if order is None or why_not:
             await self._note(mail, Posted("refused", why_not))

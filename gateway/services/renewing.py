@@ -82,6 +82,7 @@ class Renewing:
 
     async def renew(self, order_id: str, token_id: str, *, by: By) -> Renewed | Refused:
         """Give what is offered for the link, and mail it to the order's own address. Asked for twice, it is given once.
+        Who has not signed in is given nothing where there is no such address: anybody may have the link.
 
         Where Redis fails after the book has it, the same again does the rest.
         """
@@ -89,21 +90,25 @@ class Renewing:
         link = None if order is None else link_of(order, token_id)
         if order is None or link is None:
             return Refused("unknown")
+        if by != "account" and not order.email:
+            return Refused("unreachable")
         newest = stand_in(order, link)
         shown = await self._shown(order, newest)
         found = self._judge(order, newest, shown)
         if isinstance(found, Offer):
             return await self._give(order, newest, shown, found, by=by)
         if found == Refused("good") and newest != link:
+            await self._end_renewed(order, link)
             return await self._mail_again(order, newest, by)
         return found
 
     async def mail(self, order_id: str, *, by: By) -> bool:
         """Mail the order's links again, expired ones extended first; whether a mail was queued. What is used up stays
-        so. Nothing is mailed where nothing could be opened, or where a mail has only just left.
+        so. Nothing is done where there is no address, and nothing mailed where nothing could be opened, or where a mail
+        has only just left.
         """
         order = await self._book.read(order_id)
-        if order is None:
+        if order is None or not order.email:
             return False
         opens = False
         for link in dict.fromkeys(stand_in(order, each) for each in order.links):
@@ -161,6 +166,15 @@ class Renewing:
         await self._put_in_force(shown, offered)
         newest = stand_in(after, link_of(after, link.token_id) or link)
         return Renewed(offered.way, after, newest.token_id, mail and after.mailed_at > order.mailed_at)
+
+    async def _end_renewed(self, order: Order, link: IssuedLink) -> None:
+        """Revoke a used-up link that another stands in for, where a worker died before it had."""
+        if not order.renewed:
+            return
+        shown = await self._shown(order, link)
+        found = self._judge(order, link, shown)
+        if found == Refused("spent") or (isinstance(found, Offer) and found.way == "renew"):
+            await self._put_in_force(shown, Offer("renew", link.expires_at))
 
     def _is_done(self, order: Order, link: IssuedLink) -> bool:
         """Whether a mail with this link, which is good for longer by now, has only just left."""

@@ -380,9 +380,12 @@ async def test_what_is_very_long_or_odd_is_found_by_itself_alone(book: SqlOrderB
 
 async def test_not_more_are_found_than_anybody_reads(book: SqlOrderBook) -> None:
     for number in range(FOUND_MAX + 1):
-        await put(book, order(number, buyer=sold_to("shop@example.com")))
+        await put(book, order(number, buyer=sold_to("shop@example.com", "0")))
     found = await book.find("shop@example.com")
     assert [each.shop_order_id for each in found] == [str(number) for number in range(FOUND_MAX, 0, -1)]
+    # However much a customer orders, the order whose number is that customer's id too is found.
+    found = await book.find("0")
+    assert [each.shop_order_id for each in found[:2]] == ["0", str(FOUND_MAX)]
 
 
 async def test_an_order_of_another_version_is_not_guessed_at(book: SqlOrderBook, place: Place) -> None:

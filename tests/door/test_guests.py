@@ -324,6 +324,14 @@ async def test_a_plan_that_binds_is_open_where_it_was_ordered(shop: Shop, addres
     assert {event["reason"] for event in refused} == ({"token.ip"} if status == 403 else set())
 
 
+async def test_who_had_his_data_erased_still_downloads_where_he_ordered(shop: Shop) -> None:
+    async with shop.book.change("main-1") as draft:
+        draft.order = ORDER.erased(2)
+    token = shop.token(plan="home")
+    for address, status in (("203.0.113.77", 200), ("203.0.114.9", 403)):
+        assert await replace(shop.person(1), address=address).download(token) == status
+
+
 async def test_a_plan_that_binds_is_closed_where_nobody_knows_the_order(shop: Shop) -> None:
     person = replace(shop.person(1), address="203.0.113.9")
     for token in (shop.token(plan="home", order_id=None), shop.token(plan="home", order_id="main-2")):

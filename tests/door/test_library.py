@@ -19,6 +19,7 @@ from gateway.order_ports import Mail
 from gateway.policy.model import FileEntry
 from gateway.policy.orders import Buyer, Entitlement, IssuedLink, Line, Order, Said, SoldFile, Told
 from gateway.policy.standing import Command
+from gateway.services.desk import LinkDesk
 from gateway.services.library import PAGE
 from gateway.services.sessions import Sessions
 
@@ -350,7 +351,7 @@ async def test_erasing_forgets_the_buyer_and_keeps_what_was_bought(visitor: Visi
     assert (await his.post("erase")).headers["Location"] == "/account?said=erased"
     left = await visitor.book.read("main-1")
     assert left is not None
-    assert (left.buyer.value, left.email, left.address.value) == (Buyer(customer_id="7"), "", "")
+    assert (left.buyer.value, left.email, left.address.value) == (Buyer(customer_id="7"), "", "203.0.113.0")
     assert left.erased_at > 0
     mails = await visitor.book.mails("main-1")
     assert [(mail.to, mail.state) for mail in mails] == [("", "accepted"), ("", "failed")]
@@ -381,6 +382,34 @@ async def test_who_leaves_is_erased_all_the_same(visitor: Visitor) -> None:
             return
         await asyncio.sleep(0.02)
     raise AssertionError("what was left when the customer left is not erased")
+
+
+async def test_who_leaves_while_a_link_is_renewed_does_not_keep_the_old_one(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await visitor.put(order("1"))
+    await visitor.gateway.rules(RULES.replace("downloads: 2, devices: 1", "downloads: 1"))
+    his = visitor.as_("7")
+    assert await his.download(0, **PHONE) == 200
+    reached, left, revoke = asyncio.Event(), asyncio.Event(), LinkDesk.revoke
+
+    async def revoke_later(self: LinkDesk, *args: Any) -> object:
+        reached.set()
+        await left.wait()
+        return await revoke(self, *args)
+
+    monkeypatch.setattr(LinkDesk, "revoke", revoke_later)
+    asking = asyncio.create_task(his.post("renew", order="main-1", link="link-of-main-1"))
+    await reached.wait()
+    asking.cancel()
+    await asyncio.sleep(0.05)  # until the worker has noticed
+    left.set()
+    for _ in range(200):
+        commands = await visitor.gateway.wire.execute("XRANGE", "gw:{0}:control", "-", "+")
+        if [fields["verb"] for _, fields in commands] == ["revoke"]:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("the link that was renewed is still good beside the one in its place")
 
 
 async def test_without_redis_the_page_says_what_the_book_knows(visitor: Visitor) -> None:

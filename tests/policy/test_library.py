@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
 from gateway.policy.library import Gone, gone, held, is_of, newest, titles
 from gateway.policy.model import Account, FileEntry
+from gateway.policy.networks import is_near
 from gateway.policy.orders import (
     NEVER,
     Buyer,
@@ -104,7 +106,7 @@ def test_a_link_is_called_by_what_is_still_the_buyers() -> None:
 def test_erasing_leaves_the_customers_id_alone_and_is_done_once() -> None:
     erased = ORDER.erased(50)
     assert erased.buyer == Told(Buyer(customer_id="7"), 3)
-    assert (erased.email, erased.corrected, erased.address.value, erased.erased_at) == ("", ("", ""), "", 50)
+    assert (erased.email, erased.corrected, erased.erased_at) == ("", ("", ""), 50)
     assert erased.erased(60) is erased
     assert (
         replace(erased, erased_at=NEVER, buyer=ORDER.buyer, corrected=ORDER.corrected, address=ORDER.address) == ORDER
@@ -113,6 +115,27 @@ def test_erasing_leaves_the_customers_id_alone_and_is_done_once() -> None:
     again = replace(erased, corrected=("", "jan@example.com"))
     assert again.email == "jan@example.com"
     assert again.erased(70) == replace(erased, erased_at=70)
+
+
+@pytest.mark.parametrize(
+    ("known", "kept"),
+    [
+        ("203.0.113.9", "203.0.113.0"),
+        ("::ffff:203.0.113.9", "203.0.113.0"),
+        ("2001:db8:0:12ff::9", "2001:db8:0:1200::"),
+        ("", ""),
+    ],
+)
+def test_of_where_an_order_came_from_the_network_stays(known: str, kept: str) -> None:
+    erased = replace(ORDER, address=Told(known, 3)).erased(50)
+    assert erased.address == Told(kept, 3)
+    assert not known or is_near(ip_address(known.removeprefix("::ffff:")), erased.address.value)
+    assert erased.erased(60) is erased
+
+
+def test_an_id_that_is_an_e_mail_address_is_erased_too() -> None:
+    buyer = Told(Buyer("jan@example.com", "Jan", "Jan@example.com"), 3)
+    assert replace(ORDER, buyer=buyer).erased(50).buyer == Told(Buyer(), 3)
 
 
 def test_what_a_shop_repeats_is_not_taken_in_again() -> None:

@@ -266,6 +266,24 @@ async def test_a_mail_goes_where_the_order_says_now(book: SqlOrderBook) -> None:
     assert postman.posted[0][2] == "right@example.com"
 
 
+async def test_a_mail_in_hand_does_not_leave_for_an_address_that_was_just_erased(
+    book: SqlOrderBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await kept(book)
+    next_mail, postman = book.next_mail, Scripted([Posted("accepted", "250")])
+
+    async def erased_meanwhile(now: int, patience: int) -> Mail | None:
+        mail = await next_mail(now, patience)
+        async with book.change("main-1") as draft:
+            assert draft.order is not None
+            draft.order, draft.forgets_recipients = draft.order.erased(now), True
+        return mail
+
+    monkeypatch.setattr(book, "next_mail", erased_meanwhile)
+    assert await mailing(book, postman, Clock()).work()
+    assert postman.posted == []
+
+
 async def test_what_was_taken_is_written_down_when_the_book_is_back(
     book: SqlOrderBook, monkeypatch: pytest.MonkeyPatch
 ) -> None:

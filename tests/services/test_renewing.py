@@ -304,6 +304,27 @@ async def test_redis_that_fails_after_the_book_is_told_once_more(
     assert await office.commands() == ["extend"]
 
 
+async def test_what_a_dead_worker_left_good_ends_when_it_is_asked_for_again(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await office.use_up()
+    [link] = (await office.order()).links
+
+    async def die(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LinkDesk, "revoke", die)
+        with pytest.raises(asyncio.CancelledError):
+            await office.renewing.renew("main-1", link.token_id, by="link")
+    assert not (await office.shown(link.token_id)).now.revoked
+    for _ in range(2):
+        await office.renewing.renew("main-1", link.token_id, by="link")
+    assert (await office.shown(link.token_id)).now.revoked
+    order = await office.order()
+    assert (order.renewed, len(order.links), await office.commands()) == (1, 2, ["revoke"])
+
+
 async def test_links_are_mailed_again_and_expired_ones_go_on(office: Office) -> None:
     assert not await office.renewing.mail("main-1", by="help"), "its first mail has only just left"
     assert not await office.renewing.mail("main-2", by="help")
@@ -321,3 +342,15 @@ async def test_the_real_counters_fit(office: Office) -> None:
     office.links._counters = ledger
     [link] = (await office.order()).links
     assert (await office.shown(link.token_id)).taken.live == 0
+
+
+async def test_whoever_has_the_link_of_a_buyer_without_an_address_gets_nothing(office: Office) -> None:
+    await office.expire()
+    await office.fulfilment.erase("main-1")
+    [link] = (await office.order()).links
+    told = await office.told()
+    assert await office.renewing.renew("main-1", link.token_id, by="link") == Refused("unreachable")
+    assert not await office.renewing.mail("main-1", by="help")
+    assert (await office.commands(), await office.told()) == ([], told)
+    done = await office.renewing.renew("main-1", link.token_id, by="account")
+    assert isinstance(done, Renewed), "who has signed in needs no mail"
