@@ -1,7 +1,8 @@
 """What the buyer of an order may get, without asking anybody, for a link of it that is over.
 
-Law: nothing that is not the buyer's now. An expired link goes on with its counts; a used-up one begins anew as often as
-its plan says.
+Law: nothing that is not the buyer's now, and nothing for whoever else has the link: what is given is a new token, and
+only the order's own address is told of it. An expired link keeps its counts; a used-up one begins anew as often as its
+plan says.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from gateway.policy.orders import Holding, IssuedLink, Order
 @dataclass(frozen=True, slots=True)
 class Use:
     """A link as it stands: when it ends (Unix s), its `downloads` of each file (None: as many as one likes), those that
-    are charged by the file's identity, and whether a download of it is under way.
+    are charged by the file's identity, whether a download of it is under way, and whether its first download is too
+    long ago for another.
     """
 
     expires_at: int
@@ -26,11 +28,12 @@ class Use:
     downloads: int | None = None
     used: Mapping[str, int] | None = None
     running: bool = False
+    too_late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What there is to have, until then (Unix s): `extend`, the same link goes on with its counts; `renew`, another
+    """What there is to have, until then (Unix s): `extend`, the link signed anew, with its counts; `renew`, another
     link in its place, whose counts begin anew, with `left` renewals after that; `mail`, a newer link that is good.
     """
 
@@ -80,19 +83,21 @@ def offer(order: Order, link: IssuedLink, use: Use, *, holding: Holding, plan: P
         until = min(until, max(latest))
     used = use.used or {}
     used_up = [name for name in mine if use.downloads is not None and used.get(name, 0) >= use.downloads]
-    if use.expires_at <= now and len(used_up) < len(mine):
+    if use.expires_at <= now and len(used_up) < len(mine) and not use.too_late:
         return Offer("extend", until)
-    if not used_up:
+    if not used_up and not use.too_late:
         return Refused("good")
     if order.renewed >= plan.renewals:
         return Refused("spent")
     return Refused("running") if use.running else Offer("renew", until, plan.renewals - order.renewed - 1)
 
 
-def extended(order: Order, link: IssuedLink, until: int) -> Order:
-    """With the link lasting until then (Unix s) at least."""
-    longer = replace(link, expires_at=max(link.expires_at, until))
-    return replace(order, links=tuple(longer if each == link else each for each in order.links))
+def extended(order: Order, link: IssuedLink, *, now: int, until: int) -> Order:
+    """With the link made anew, from `now` until then (Unix s): its id stays, by which its counts go, and the tokens of
+    it that are out end when they ended.
+    """
+    anew = replace(link, issued_at=now, expires_at=until)
+    return replace(order, links=tuple(anew if each == link else each for each in order.links))
 
 
 def renewed(order: Order, link: IssuedLink, token_id: str, *, now: int, until: int) -> Order:

@@ -247,8 +247,9 @@ class Fulfilment:
             draft.events.append(new_event(kind, new_id(), now, {**own, **fields}))
         if self._is_due(order) and not order.entitlements and (before is None or not self._is_due(before)):
             draft.events.append(new_event("order.nothing", new_id(), now, own))
-        known = {link.token_id for link in before.links} if before is not None else set()
-        new = [link for link in order.links if link.token_id not in known]
+        # A link that was made anew has its id still: what is registered of it is what it says now.
+        known = {(link.token_id, link.issued_at) for link in before.links} if before is not None else set()
+        new = [link for link in order.links if (link.token_id, link.issued_at) not in known]
         for link in new:
             claims = claims_of(order, link, self._issuer)
             named = {"token.id": claims.token_id, "order.id": claims.order_id, "customer.id": claims.customer_id}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,19 +72,21 @@ class Renewing:
         self._issuer = issuer
         self._clock = clock
 
-    async def offered(self, order: Order, link: IssuedLink) -> Offer | None:
-        """What the buyer may have for this link of the order, or for the one that stands in for it; None: nothing."""
+    async def offered(self, order: Order, link: IssuedLink, issued_at: int | None = None) -> Offer | None:
+        """What the buyer may have for this link of the order, or for the one that stands in for it; None: nothing.
+        `issued_at` (Unix s): when the token was made that the buyer shows, if he does.
+        """
         newest = stand_in(order, link)
         found = self._judge(order, newest, await self._shown(order, newest))
-        if found == Refused("good") and newest != link:
+        if found == Refused("good") and (newest != link or _is_old(link, issued_at)):
             return Offer("mail", newest.expires_at)
         return found if isinstance(found, Offer) else None
 
-    async def renew(self, order_id: str, token_id: str, *, by: By) -> Renewed | Refused:
+    async def renew(self, order_id: str, token_id: str, *, by: By, issued_at: int | None = None) -> Renewed | Refused:
         """Give what is offered for the link, and mail it to the order's own address. Asked for twice, it is given once.
         Who has not signed in is given nothing where there is no such address: anybody may have the link.
 
-        Where Redis fails after the book has it, the same again does the rest.
+        Where Redis fails after the book has it, the same again does the rest. `issued_at` as in `offered`.
         """
         order = await self._book.read(order_id)
         link = None if order is None else link_of(order, token_id)
@@ -97,8 +99,9 @@ class Renewing:
         found = self._judge(order, newest, shown)
         if isinstance(found, Offer):
             return await self._give(order, newest, shown, found, by=by)
-        if found == Refused("good") and newest != link:
-            await self._end_renewed(order, link)
+        if found == Refused("good") and (newest != link or _is_old(link, issued_at)):
+            if newest != link:
+                await self._end_renewed(order, link)
             return await self._mail_again(order, newest, by)
         return found
 
@@ -121,9 +124,7 @@ class Renewing:
         return opens and (await self._mail_again(order, order.links[-1], by)).mailed
 
     async def _shown(self, order: Order, link: IssuedLink) -> Shown:
-        # As it was made, where that is known: the token that the buyer has ends when it ended.
-        registered = await self._links.find(link.token_id)
-        [shown] = await self._links.show([registered or Link(claims_of(order, link, self._issuer), None)])
+        [shown] = await self._links.show([Link(claims_of(order, link, self._issuer), None)])
         return shown
 
     def _judge(self, order: Order, link: IssuedLink, shown: Shown) -> Offer | Refused:
@@ -134,6 +135,7 @@ class Renewing:
             downloads=shown.now.limits.get(Downloads.name),
             used=shown.used,
             running=shown.taken.live > 0,
+            too_late=shown.ends_after_first is not None and shown.ends_after_first <= now,
         )
         return offer(order, link, use, holding=self._fulfilment.holding(order), plan=shown.now.plan, now=now)
 
@@ -154,7 +156,7 @@ class Renewing:
             if isinstance(again, Refused):
                 raise _Moot(again)
             if again.way == "extend":
-                return extended(current, own, again.until)
+                return extended(current, own, now=self._clock() // 1000, until=again.until)
             return renewed(current, own, another, now=self._clock() // 1000, until=again.until)
 
         try:
@@ -163,7 +165,8 @@ class Renewing:
             if moot.why is not None:
                 return moot.why
             after = await self._book.read(order.order_id) or order
-        await self._put_in_force(shown, offered)
+        if offered.way == "renew":
+            await self._revoke(shown)
         newest = stand_in(after, link_of(after, link.token_id) or link)
         return Renewed(offered.way, after, newest.token_id, mail and after.mailed_at > order.mailed_at)
 
@@ -174,7 +177,7 @@ class Renewing:
         shown = await self._shown(order, link)
         found = self._judge(order, link, shown)
         if found == Refused("spent") or (isinstance(found, Offer) and found.way == "renew"):
-            await self._put_in_force(shown, Offer("renew", link.expires_at))
+            await self._revoke(shown)
 
     def _is_done(self, order: Order, link: IssuedLink) -> bool:
         """Whether a mail with this link, which is good for longer by now, has only just left."""
@@ -200,21 +203,19 @@ class Renewing:
         acted = new_event("buyer.acted", new_id(), self._clock(), fields)
         return await self._fulfilment.by(acted).amend(order.order_id, step, mail=mail) or order
 
-    async def _put_in_force(self, shown: Shown, offered: Offer) -> None:
-        """What the book says already, for the tokens that are out. Raises LedgerDown where Redis stays away."""
-        link = shown.now.link
-        if offered.way == "extend":
-            await _insist(lambda: self._links.last([link], offered.until))
-        else:
-            await _insist(lambda: self._links.revoke(Subject((link.claims,)), on_record))
+    async def _revoke(self, shown: Shown) -> None:
+        """End the link that another stands in for, as the book says. Raises LedgerDown where Redis stays away."""
+        subject = Subject((shown.now.link.claims,))
+        for pause in PAUSES:
+            try:
+                await self._links.revoke(subject, on_record)
+            except LedgerDown:
+                await asyncio.sleep(pause)
+            else:
+                return
+        await self._links.revoke(subject, on_record)
 
 
-async def _insist(command: Callable[[], Awaitable[object]]) -> None:
-    for pause in PAUSES:
-        try:
-            await command()
-        except LedgerDown:
-            await asyncio.sleep(pause)
-        else:
-            return
-    await command()
+def _is_old(link: IssuedLink, issued_at: int | None) -> bool:
+    """Whether a token of the link was made before the link was made anew."""
+    return issued_at is not None and issued_at < link.issued_at

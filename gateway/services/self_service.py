@@ -76,7 +76,7 @@ class SelfService:
                 link = None if order is None else link_of(order, claims.token_id)
                 if order is None or link is None or not order.email:
                     return None
-                return await self._renewing.offered(order, link)
+                return await self._renewing.offered(order, link, claims.issued_at)
         except (GatewayError, TimeoutError) as error:
             log.warning("the page of a link offers nothing: %s", describe(error))
             return None
@@ -131,7 +131,7 @@ class SelfService:
             return "nothing"
 
         async def renew() -> bool:
-            done = await self._renewing.renew(order_id, claims.token_id, by="link")
+            done = await self._renewing.renew(order_id, claims.token_id, by="link", issued_at=claims.issued_at)
             return isinstance(done, Renewed) and done.mailed
 
         return await self._of(order_id, renew)

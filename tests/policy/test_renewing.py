@@ -138,6 +138,7 @@ def test_which_link_stands_in(other: IssuedLink, stands: bool) -> None:
     assert stand_in(order, other) == other
 
 
-def test_an_extension_never_shortens() -> None:
-    assert extended(ORDER, LINK, NOW).links == (replace(LINK, expires_at=NOW),)
-    assert extended(ORDER, LINK, LINK.expires_at - 1) == ORDER
+def test_an_extended_link_is_another_token_of_the_same_counts() -> None:
+    assert extended(ORDER, LINK, now=NOW, until=NOW + DAY).links == (
+        replace(LINK, issued_at=NOW, expires_at=NOW + DAY),
+    )
