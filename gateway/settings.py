@@ -139,7 +139,10 @@ class Settings(Section):
 
     def _check_accounts(self, accounts: AccountsSettings) -> None:
         if not is_safe(self.base_url):
-            raise ValueError("accounts needs an https public_url: over http browsers keep no __Host- cookie")
+            raise ValueError(
+                "accounts needs an https public_url, for over http browsers keep no __Host- cookie; "
+                "write public_url: https://…, or http://localhost:8080 to try it on this machine"
+            )
         names = [shop.name for shop in self.shops]
         if unknown := [name for name in accounts.shops if name not in names]:
             raise ValueError(f"accounts.shops: there is no shop {unknown[0]}; write some of {', '.join(names)}")

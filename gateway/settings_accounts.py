@@ -101,6 +101,8 @@ class AccountsSettings(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if (self.oidc is None) == (self.handover is None):
+        if self.oidc is not None and self.handover is not None:
+            raise ValueError("has two ways to sign in; take out oidc or handover, see docs/accounts.md")
+        if self.oidc is None and self.handover is None:
             raise ValueError("has to have one way to sign in; write oidc: {…} or handover: {…}, see docs/accounts.md")
         return self

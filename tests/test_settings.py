@@ -114,6 +114,7 @@ def test_what_is_required_is_asked_for_at_once(tmp_path: Path) -> None:
     ]
 
 
+HANDOVER = f"{{login_url: 'https://x.example/a', issuer: x, secret: {SECRET}}}"
 OIDC = "{issuer: 'https://accounts.example.com', client_id: a}"
 
 WRONG = [
@@ -202,6 +203,11 @@ WRONG = [
         for path in ("_gateway", "/_gateway", "/", "//", "/a b/", "/../", "/a;b/", '/a"b/', "http://x/")
     ),
     ("accounts", f"{{secret: {SECRET}}}", "has to have one way to sign in; write oidc: {…} or handover: {…}"),
+    (
+        "accounts",
+        f"{{secret: {SECRET}, oidc: {OIDC}, handover: {HANDOVER}}}",
+        "has two ways to sign in; take out oidc or handover",
+    ),
     ("accounts", f"{{secret: hunter2, oidc: {OIDC}}}", "is shorter than 32 characters; make one: openssl rand -hex 32"),
     ("accounts", f"{{secret: {SECRET}, oidc: {{issuer: 'http://x.example', client_id: a}}}}", "is not https"),
     ("accounts", f"{{secret: {SECRET}, oidc: {{issuer: 'https://x.example'}}}}", "oidc.client_id: is required"),
@@ -474,6 +480,7 @@ def test_sign_ins_need_https(tmp_path: Path) -> None:
     file = written(tmp_path, public_url="http://dl.example.com", accounts=f"{{secret: {SECRET}, oidc: {OIDC}}}")
     (said,) = mistakes(file)
     assert "accounts needs an https public_url" in said
+    assert "http://localhost:8080 to try it" in said
 
 
 def test_doors_say_what_they_waive_and_refuse(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ _KNOWN_ERRORS = frozenset(
 )
 BASIC, POST = "client_secret_basic", "client_secret_post"
 _OK = 200
+_NAME_SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +269,8 @@ class OidcProvider:
 def _discovered(said: Mapping[str, object], client: Client) -> Discovered:
     issuer = said.get("issuer")
     if issuer != client.issuer:
-        raise ProviderDown("calls itself by another name than accounts.oidc.issuer; write it just as it does")
+        named = f"calls itself {issuer[:_NAME_SHOWN]!a}" if isinstance(issuer, str) else "does not name itself"
+        raise ProviderDown(f"{named}, another name than accounts.oidc.issuer; write it just as it does")
     methods = said.get("token_endpoint_auth_methods_supported")
     methods = methods if isinstance(methods, list) else [BASIC]
     algorithms = said.get("id_token_signing_alg_values_supported", [])

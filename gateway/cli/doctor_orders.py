@@ -38,7 +38,12 @@ class _Orders:
             return
         rules = await asyncio.to_thread(read_rules, self._settings)
         catalogue = await asyncio.to_thread(read_products, self._settings, rules)
-        report(Line("ok", "products", f"{len(catalogue.products)} can be sold (version {catalogue.version})"))
+        closed = sum(product.account for product in catalogue.products)
+        if closed and self._settings.accounts is None:
+            said = f"{closed} of {len(catalogue.products)} with account: true, which opens for nobody without accounts"
+            report(Line("warn", "products", f"{said}; set accounts, or take it out"))
+        else:
+            report(Line("ok", "products", f"{len(catalogue.products)} can be sold (version {catalogue.version})"))
 
     async def book(self, report: Report) -> None:
         url = (self._settings.orders or OrdersSettings()).url.get_secret_value()

@@ -262,7 +262,7 @@ class Pages:
             return words.date(at), words.text("link.expires_soon")
         if left < 2 * _DAY:
             return words.date(at), words.count("link.expires_hours", left // _HOUR)
-        return words.date(at), words.count("link.expires_days", left // _DAY)
+        return words.date(at), words.count("link.expires_days", (left + _DAY // 2) // _DAY)
 
     def size_text(self, size: int, language: str) -> str:
         """Bytes as people of this language read them."""

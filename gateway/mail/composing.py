@@ -230,7 +230,8 @@ def _headed(letter: Letter, words: Words, note: str) -> dict[str, str]:
     else:
         one = sum(len(link.files) for link in letter.links) == 1
         keys = {"title": "mail.title_one" if one else "mail.title_many", "intro": "mail.intro"}
-        keys["personal"], preheader = "mail.personal", note
+        accounts = all(link.account for link in letter.links)
+        keys["personal"], preheader = "mail.personal_account" if accounts else "mail.personal", note
     said = {name: words.text(key) for name, key in keys.items()}
     return {**said, "code": letter.code, "preheader": preheader}
 

@@ -41,8 +41,8 @@ class FileAddress:
 class LinkAddresses:
     """One link of an order. `address` is the page with all its files; `limits` are those of token and plan together.
 
-    `expires_at` in Unix seconds. `title` is shown where an order has several links. Raises ValueError for an address
-    that is not http(s), or not fit to stand in quotes.
+    `expires_at` in Unix seconds. `title` is shown where an order has several links. `guests`: what the plan asks of
+    guests (see Plan). Raises ValueError for an address that is not http(s), or not fit to stand in quotes.
     """
 
     address: str = field(repr=False)
@@ -51,6 +51,7 @@ class LinkAddresses:
     limits: Limits = field(default_factory=Limits)
     title: str = ""
     account: bool = False
+    guests: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check(self.address)

@@ -23,6 +23,8 @@ def notes(link: LinkAddresses, words: Words, now: int) -> Iterator[str]:
             yield words.count(f"note.{name}", most)
         if most is not None and name == "downloads":
             yield words.text("note.resume")
+    for asked in link.guests:
+        yield words.text(f"note.{asked}")
     if link.account:
         yield words.text("note.account")
 

@@ -233,7 +233,7 @@ def _never_used(token: str, link: LinkNow | None, events: list[Event], never: st
     opened = [event for event in events if event.get("type") == "link.opened"]
     facts = {"token.id": token, "order.id": link.link.claims.order_id or "" if link else ""}
     if opened:
-        said = f"the link {token} was opened {_times(opened)}, and nothing was asked for from its page"
+        said = f"the link {token} was opened {_times(opened)}, and no download from its page was counted"
         todo = "ask the buyer to press the button on the page, and to try another browser where nothing happens"
         return _Told(Finding("buyer", True, said, todo, {**facts, **_facts(opened)}), _Rank.REFUSED, _time(opened))
     if not _is_unopened(events):

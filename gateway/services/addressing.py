@@ -72,6 +72,7 @@ class Addressing:
             limits=limits,
             title=", ".join(dict.fromkeys(titles)),
             account=link.account,
+            guests=() if isinstance(plan, Deny) else plan.guests,
         )
 
     def token(self, claims: Claims) -> str:

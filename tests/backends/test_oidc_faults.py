@@ -111,7 +111,7 @@ async def test_what_it_said_is_kept_while_it_is_silent(fake: Fake, monkeypatch: 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"issuer": "https://evil.example"}, "another name"),
+        ({"issuer": "https://evil.example"}, "calls itself 'https://evil.example', another name"),
         ({"issuer": None}, "another name"),
         ({"token_endpoint": "http://evil.example/token"}, "token_endpoint"),
         ({"token_endpoint": None}, "token_endpoint"),

@@ -45,6 +45,7 @@ def said(run: Run, path: Path, check: str) -> tuple[str, str]:
     [
         (None, "warn", "is not set, so orders give nothing"),
         ("version: 1\nproducts: [{sku: SEA, files: [sea.pdf]}]\n", "ok", "1 can be sold"),
+        ("version: 1\nproducts: [{sku: SEA, files: [sea.pdf], account: true}]\n", "warn", "opens for nobody"),
         ("version: 1\nproducts: [{sku: SEA, file: sea.pdf}]\n", "FAIL", "products.yaml:2"),
     ],
 )

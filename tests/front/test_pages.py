@@ -141,7 +141,7 @@ def test_one_file_starts_by_itself_and_has_a_button() -> None:
     assert [a["href"] for a in seen.all("a")] == [SEA.href]
     assert "Download Sea & Sand.pdf" in seen.text
     assert "1.2 MB" in seen.text
-    assert "until 15 January 2027, 08:00 UTC. That is in 11 days." in seen.text
+    assert "until 15 January 2027, 08:00 UTC. That is in 12 days." in seen.text
 
 
 def test_several_files_wait_for_a_choice() -> None:
@@ -335,6 +335,7 @@ def test_all_files_at_once() -> None:
         (3600, "en", "That is in 1 hour."),
         (47 * 3600, "en", "That is in 47 hours."),
         (48 * 3600, "en", "That is in 2 days."),
+        (30 * 86_400 - 60, "en", "That is in 30 days."),
         (30 * 86_400 + 5, "pl", "Zostało 30 dni."),
         (22 * 3600, "pl", "Zostały 22 godziny."),
     ],

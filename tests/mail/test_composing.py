@@ -147,6 +147,15 @@ def test_one_file_has_one_button_and_its_own_address(letter: Letter, link: Link)
     assert [a["href"] for a in mail.seen.all("a")][:2] == [only.files[0].address, only.address]
 
 
+def test_whom_the_links_are_for_is_told(letter: Letter, link: Link) -> None:
+    def said(*accounts: bool) -> str:
+        return arrived(replace(letter, links=tuple(link("a.pdf", account=each) for each in accounts))).text
+
+    assert "for your account alone" in said(True, True)
+    assert "Whoever has them" not in said(True, True)
+    assert "Whoever has them" in said(True, False)
+
+
 def test_links_with_the_same_limits_say_them_once(letter: Letter, link: Link) -> None:
     same = replace(letter, links=(link("a.pdf", title="A", token="a"), link("b.pdf", title="B", token="b")))
     other = replace(letter, links=(same.links[0], link("b.pdf", title="B", token="b", limits=Limits(downloads=1))))

@@ -106,5 +106,7 @@ def test_each_limit_that_a_buyer_could_run_into_is_told(words: Words) -> None:
         one, two = told(**{name: 1}), told(**{name: 2})
         assert len(one) > 1, name
         assert (one != two) or name == "valid_after_first"
+    link = LinkAddresses("https://x/l/t", (), 1_000_000, guests=("bind_ip", "new_device"))
+    assert len(set(notes(link, words, 0))) == 3, "what a plan asks of guests"
     assert told(rate=1000) == bare, "a pace refuses nobody"
     assert told(valid_after_first=2_000_000) == bare, "the link ends before that"

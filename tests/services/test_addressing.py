@@ -28,7 +28,7 @@ ORDER = replace(
     links=(LINK,),
 )
 SIGNING = load_key(kid="a", alg="HS256", use="sign", secret="0123456789" * 4)
-RULES = RuleSet(plans={"standard": Plan("standard", Limits(downloads=5))})
+RULES = RuleSet(plans={"standard": Plan("standard", Limits(downloads=5), new_device=True)})
 
 
 def addressing(keys: KeySet | None = None) -> Addressing:
@@ -113,3 +113,8 @@ def test_a_registered_customers_link_is_named_by_its_order_where_accounts_are_as
     ]
     [plain] = addressing().of(replace(ORDER, links=(mine,)), NOW)
     assert token_of(plain.address).account
+
+
+def test_what_the_plan_asks_of_guests_is_told() -> None:
+    [link] = addressing().of(ORDER, NOW)
+    assert link.guests == ("new_device",)
