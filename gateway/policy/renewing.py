@@ -1,8 +1,7 @@
 """What the buyer of an order may get, without asking anybody, for a link of it that is over.
 
-Law: nothing that is not the buyer's now, and nothing for whoever else has the link: what is given is a new token, and
-only the order's own address is told of it. An expired link keeps its counts; a used-up one begins anew as often as its
-plan says.
+Law: nothing that is not the buyer's now. What is given is a new token, mailed to the order's own address, so whoever
+else has the old one has nothing of it. Expired links keep their counts; used-up ones begin anew as often as plans say.
 """
 
 from __future__ import annotations
