@@ -6,10 +6,11 @@ import itertools
 import re
 from functools import cache
 from random import Random
+from urllib.parse import unquote
 
 from engine import Target
 
-from gateway.front.addresses import FileAddress, HookAddress, LinkAddress, ZipAddress, parse_path
+from gateway.front.addresses import FileAddress, HookAddress, LinkAddress, OrderAddress, ZipAddress, parse_path
 from gateway.policy.events import FIELDS, LENGTH_MAX, LENGTHS, TYPES, new_event
 from gateway.policy.globs import path_glob, word_glob
 from gateway.policy.links import file_path, zip_path
@@ -97,6 +98,18 @@ def _said(commands: list[Command]) -> tuple[object, ...]:
 # --- Addresses --------------------------------------------------------------------------------------------------------
 
 
+FIXED = (
+    "/help",
+    "/auth",
+    "/auth/refused",
+    "/account",
+    "/account/sign-in",
+    "/account/return",
+    "/account/enter",
+    "/account/sign-out",
+)
+
+
 def check_path(raw: str) -> str:
     address = parse_path(raw)
     match address:
@@ -128,6 +141,16 @@ def check_path(raw: str) -> str:
             assert made.isascii() or not token.isascii()
             assert not {"\r", "\n", " ", "?", "#"} & set(made.removeprefix(f"/d/{token}"))
             return "a file"
+        case OrderAddress(name=name):
+            written = raw.removeprefix("/o/")
+            assert raw == f"/o/{written}"
+            assert written
+            assert "/" not in written
+            assert name == unquote(written, errors="replace")
+            return "an order"
+        case _:
+            assert raw in FIXED
+            return "a fixed one"
 
 
 # --- Globs ------------------------------------------------------------------------------------------------------------
@@ -231,11 +254,14 @@ TARGETS = (
             "/l/a.b.c",
             "/z/a.b.c/All.zip",
             "/hooks/main",
+            "/o/main-1%2F",
+            "/account/sign-in",
+            "/help",
             "/d//1",
             "/d/x/0",
             "/d/%2F/1/",
         ),
-        ("/d/", "/l/", "/hooks/", "/", "%2f", "..", "//", "9999", "10000", "٣"),
+        ("/d/", "/l/", "/o/", "/hooks/", "/account", "/", "%2f", "..", "//", "9999", "10000", "٣"),
         ("none", "a page", "a file", "a ZIP", "a shop"),
     ),
     Target(
