@@ -46,7 +46,7 @@ class Provider:
 class _Jar(CookieJar):
     """Browsers take this very machine for secure (Secure Contexts §3.1); aiohttp must be told each port."""
 
-    def filter_cookies(self, request_url: URL) -> SimpleCookie:  # type: ignore[override]
+    def filter_cookies(self, request_url: URL) -> SimpleCookie:
         return super().filter_cookies(request_url.with_scheme("https") if request_url.scheme == "http" else request_url)
 
 

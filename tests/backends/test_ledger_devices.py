@@ -40,7 +40,7 @@ TOKEN = "gw:{0}:token:token"
 LIMITS = [Limits(devices=2, downloads=9), Limits(devices=1, networks=1)]
 
 
-class Player(ledger_player.Player):  # type: ignore[misc, name-defined]
+class Player(ledger_player.Player):
     """Also removes devices: at most `most` in SPAN."""
 
     def __init__(self, wire: Wire, ledger: RedisLedger, devices: RedisDevices) -> None:

@@ -40,10 +40,10 @@ class Shop:
     issuer: str
 
     def token(self, customer: str = "c-7", **changes: object) -> str:
-        return self.running.token("sea.pdf", account=True, customer_id=customer, **changes)  # type: ignore[attr-defined]
+        return self.running.token("sea.pdf", account=True, customer_id=customer, **changes)
 
     async def events(self) -> list[dict[str, str]]:
-        return await self.running.settled()  # type: ignore[attr-defined]
+        return await self.running.settled()
 
 
 def free_port() -> int:
@@ -53,7 +53,7 @@ def free_port() -> int:
 
 
 @pytest.fixture
-async def shop(open_gateway, provider: Provider) -> AsyncIterator[Shop]:  # type: ignore[no-untyped-def]
+async def shop(open_gateway, provider: Provider) -> AsyncIterator[Shop]:
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     known = await provider.register(f"{base}/account/return")
@@ -146,7 +146,7 @@ async def test_nobody_else_can_sign_somebody_out(shop: Shop, browser: Browser) -
 
 
 async def test_programs_are_told_where_to_sign_in(shop: Shop) -> None:
-    client = shop.running.client  # type: ignore[attr-defined]
+    client = shop.running.client
     async with client.get(f"{shop.base}/d/{shop.token()}") as refused:
         said = await refused.json(content_type=None)
     assert (refused.status, said["reason"], said["sign_in"]) == (
@@ -235,7 +235,7 @@ async def test_a_session_is_genuine_or_none(shop: Shop, browser: Browser) -> Non
     other = jwt.encode(jwt.decode(value, options={"verify_signature": False}), "o" * 32, algorithm="HS256")
     none = jwt.encode(jwt.decode(value, options={"verify_signature": False}), None, algorithm="none")
     sign_in_cookie = jwt.encode({"aud": "download-gateway-sign-in", "sub": "c-7"}, "o" * 32)
-    client = shop.running.client  # type: ignore[attr-defined]
+    client = shop.running.client
     link = f"{shop.base}/l/{shop.token()}"
 
     async def status(cookie: str) -> int:
@@ -266,7 +266,7 @@ async def test_nothing_secret_is_in_logs_and_events(
         assert secret not in told
 
 
-async def test_a_provider_that_is_away_is_said_to_be(  # type: ignore[no-untyped-def]
+async def test_a_provider_that_is_away_is_said_to_be(
     open_gateway, browser: Browser, caplog: pytest.LogCaptureFixture
 ) -> None:
     base = f"http://127.0.0.1:{free_port()}"
@@ -283,7 +283,7 @@ async def test_a_provider_that_is_away_is_said_to_be(  # type: ignore[no-untyped
         assert "cannot be reached" in caplog.text
 
 
-async def test_without_accounts_there_is_no_such_address(gateway, browser: Browser) -> None:  # type: ignore[no-untyped-def]
+async def test_without_accounts_there_is_no_such_address(gateway, browser: Browser) -> None:
     for path in ("/o/10001", "/account/sign-in", "/account/return", "/account/enter"):
         assert (await browser.get(gateway.base + path)).status == 404
     refused = await browser.get(f"{gateway.base}/l/{gateway.token('sea.pdf', account=True)}")
@@ -292,9 +292,9 @@ async def test_without_accounts_there_is_no_such_address(gateway, browser: Brows
 
 
 async def test_the_short_address_asks_for_the_account_first(shop: Shop, browser: Browser) -> None:
-    claims = parse(shop.token(token_id="t-7"), KeySet([shop.running.key]), "shop.example.com")  # type: ignore[attr-defined]
+    claims = parse(shop.token(token_id="t-7"), KeySet([shop.running.key]), "shop.example.com")
     assert isinstance(claims, Claims)
-    links = RedisLinks(shop.running.wire, 1)  # type: ignore[attr-defined]
+    links = RedisLinks(shop.running.wire, 1)
     await links.add(claims, 1)
     await links.add(replace(claims, customer_id="c-8", token_id="t-8"), 1)
     for name in ("t-7", "unknown", "a%2Fb"):
@@ -324,7 +324,7 @@ async def test_the_short_address_asks_for_the_account_first(shop: Shop, browser:
 
 
 @pytest.fixture
-async def handed(open_gateway) -> AsyncIterator[Shop]:  # type: ignore[no-untyped-def]
+async def handed(open_gateway) -> AsyncIterator[Shop]:
     """A gateway whose shop hands its customers over."""
     base = f"http://127.0.0.1:{free_port()}"
     handover = f'{{login_url: "https://shop.example.com/in", issuer: shop.example.com, secret: "{SHARED}"}}'
@@ -364,7 +364,7 @@ async def test_a_shop_hands_its_customer_over(handed: Shop, browser: Browser, ca
     assert handed.base + back.headers["Location"] == link
     assert (await browser.get(link)).status == 200
     again = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
-    async with handed.running.client.get(enter, headers=again) as used:  # type: ignore[attr-defined]
+    async with handed.running.client.get(enter, headers=again) as used:
         assert used.status == 403
     assert signed not in caplog.text
     assert "used before" in caplog.text
@@ -384,13 +384,13 @@ async def test_a_proxy_that_asks_is_told_by_the_session(shop: Shop, browser: Bro
     await sign_in(browser, shop, f"{shop.base}/account/sign-in")
     [(name, value)] = browser.cookies(SESSION).items()
     headers = {"X-Forwarded-Uri": f"/d/{shop.token()}", "X-Forwarded-Method": "GET", "X-Forwarded-For": "192.0.2.7"}
-    client = shop.running.client  # type: ignore[attr-defined]
+    client = shop.running.client
     for cookie, status in ((f"{name}={value}", 200), ("", 401)):
         async with client.get(f"{shop.base}/auth", headers={**headers, "Cookie": cookie}) as answer:
             assert answer.status == status
 
 
-async def test_an_orders_short_address_leads_to_its_link(open_gateway, tmp_path: Path, browser: Browser) -> None:  # type: ignore[no-untyped-def]
+async def test_an_orders_short_address_leads_to_its_link(open_gateway, tmp_path: Path, browser: Browser) -> None:
     url = f"sqlite:///{tmp_path}/orders.db"
     now = int(time.time())
     link = IssuedLink("t1", ("l1",), (FileEntry("sea.pdf"),), now - 10, now + 600, account=True)

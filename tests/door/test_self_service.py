@@ -16,8 +16,10 @@ import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from gateway.backends.order_book import SqlOrderBook
+from gateway.backends.redis_allowance import RedisAllowance
 from gateway.bootstrap.mail import open_mailing
 from gateway.bootstrap.orders import open_desk
+from gateway.errors import LedgerDown
 from gateway.order_ports import Mail, OrderBook
 from gateway.policy.granting import claims_of
 from gateway.policy.orders import Buyer, Line, Notice, Order, Refund
@@ -372,9 +374,6 @@ async def test_two_workers_and_the_last_renewal(open_shop: Opening) -> None:
 async def test_without_redis_the_answer_is_the_same_and_nothing_is_mailed(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gateway.backends.redis_allowance import RedisAllowance  # noqa: PLC0415  to break it
-    from gateway.errors import LedgerDown  # noqa: PLC0415
-
     async def down(*_: object) -> None:
         raise LedgerDown("away")
 

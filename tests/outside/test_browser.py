@@ -488,7 +488,7 @@ def use_up(*urls: str) -> None:
     for url in urls:
         # A person's: what comes so soon after a mail pays nothing else.
         asked = urllib.request.Request(url, headers={"Cookie": "gw_person=1"})  # noqa: S310  one of our own links
-        with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310
+        with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310  the same
             answer.read()
     time.sleep(2.1)  # counting.repeat_window, in which it could be had again
 

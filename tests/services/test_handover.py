@@ -46,7 +46,7 @@ def handover(alg: str = "HS256", key: str = SECRET, once: Once | None = None) ->
 
 
 def signed(claims: dict[str, object], key: object = SECRET, alg: str = "HS256") -> dict[str, str]:
-    return {"state": STATE, "handover": jwt.encode(claims, key, algorithm=alg)}  # type: ignore[arg-type]
+    return {"state": STATE, "handover": jwt.encode(claims, key, algorithm=alg)}
 
 
 async def test_where_the_browser_is_sent() -> None:
