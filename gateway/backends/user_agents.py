@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.policy.library import DeviceName
+from gateway.policy.purchases import DeviceName
 
 NAME_MAX = 40
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 from gateway.account_ports import IdentityProvider
 from gateway.backends.oidc import Client, OidcProvider
@@ -29,12 +30,12 @@ ENTER = "/account/enter"
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """What signing in takes. `handover`: the provider, where that is a page of the shop's that signs by itself."""
+    """What signing in takes. `back`: the step of `/account` to which the provider sends the browser."""
 
     sessions: Sessions
     sign_ins: SignIns
     provider: IdentityProvider
-    handover: Handover | None
+    back: Literal["return", "enter"]
     short_links: ShortLinks
 
 
@@ -58,10 +59,10 @@ async def open_accounts(
     short = ShortLinks(addressing, RedisLinks(wire, settings.shards), book, time.time)
     if accounts.oidc is not None:
         async with OidcProvider(oidc_client(settings, accounts.oidc)) as provider:
-            yield Accounts(sessions, sign_ins, provider, None, short)
+            yield Accounts(sessions, sign_ins, provider, "return", short)
     elif accounts.handover is not None:
         handover = Handover(_shop(settings, accounts.handover), RedisAsked(wire, settings.shards))
-        yield Accounts(sessions, sign_ins, handover, handover, short)
+        yield Accounts(sessions, sign_ins, handover, "enter", short)
 
 
 def oidc_client(settings: Settings, section: OidcSettings) -> Client:

@@ -15,9 +15,8 @@ class Told:
     """`ledger`: what is wrong with Redis or the journal, or '', and whether downloads go on all the same; `settled`
     each closed download; `reloaded` what was read again and whether it was `loaded` or `rejected`; `files` what is in
     force of it, and what is wrong with the files that are there now, or ''; `verdict` each word of a rule (see
-    Observing); `rolled_back` whether the rules in the file were; `helped` what became of a buyer's
-    question (see SelfService). `reload` is set when that is asked for. `keeper` holds
-    good ones.
+    Observing); `rolled_back` whether the rules in the file were; `helped` what became of a buyer's question (see
+    SelfService). `reload` is set when that is asked for. `keeper` holds good ones.
     """
 
     ledger: Callable[[str, bool], None]

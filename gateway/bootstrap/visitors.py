@@ -16,7 +16,7 @@ from gateway.bootstrap.links import open_worker_links
 from gateway.bootstrap.orders import Orders, open_codes
 from gateway.policy.ruleset import RuleSet
 from gateway.services.codes import Codes
-from gateway.services.library import Library
+from gateway.services.purchases import Library
 from gateway.services.renewing import Renewing
 from gateway.services.self_service import SelfService
 from gateway.settings import Settings
@@ -24,13 +24,13 @@ from gateway.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Visitors:
-    """`accounts`: None where nobody can sign in; `library`: None without an order book; `self_service`: None where no
+    """`accounts`: None where nobody can sign in; `purchases`: None without an order book; `self_service`: None where no
     mail is set either, for there is no other way to a buyer.
     """
 
     accounts: Accounts | None
     codes: Codes
-    library: Library | None = None
+    purchases: Library | None = None
     self_service: SelfService | None = None
 
 

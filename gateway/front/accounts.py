@@ -84,7 +84,7 @@ class AccountDoor:
         cookies = head.header("Cookie")
         answer = dict(reversed(list(head.query.items())))
         state = answer.get("state", "")
-        if (step == "enter") != (self._accounts.handover is not None):
+        if step != self._accounts.back:
             return self._answers.refusal(head, request_id, Deny(Reason.LINK_UNKNOWN))
         begun = self._accounts.sign_ins.find(state, cookies)
         if begun is None and self._accounts.sessions.read(cookies) is not None:

@@ -11,10 +11,10 @@ from gateway.mail.letter import FileAddress, LinkAddresses
 from gateway.policy.decide import plan_of
 from gateway.policy.granting import claims_of
 from gateway.policy.keys import KeySet
-from gateway.policy.library import held, newest
 from gateway.policy.links import file_path, link_path, order_path
 from gateway.policy.model import Claims, Deny
 from gateway.policy.orders import Holding, IssuedLink, Order
+from gateway.policy.purchases import held, newest
 from gateway.policy.ruleset import RuleSet
 from gateway.policy.tokens import encode
 

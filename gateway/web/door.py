@@ -32,11 +32,11 @@ from gateway.front.codes import CodeActs
 from gateway.front.handing import Handing
 from gateway.front.head import Head
 from gateway.front.intake import client_of, read_request
-from gateway.front.library import LibraryDoor
 from gateway.front.opening import open_link
 from gateway.front.pages import Action, Remedy
 from gateway.front.person import PersonAct
 from gateway.front.plain import Answer
+from gateway.front.purchases import LibraryDoor
 from gateway.front.self_service import SelfServicePages
 from gateway.front.signing import ASKED
 from gateway.http.forwarded import is_trusted
@@ -111,8 +111,8 @@ class Door:
         self._accounts, self._library = None, None
         if visitors.accounts is not None:
             self._accounts = AccountDoor(visitors.accounts, self._answers, services.throttle, prefix=prefix)
-        if visitors.library is not None and settings.sessions is not None:
-            self._library = LibraryDoor(visitors.library, settings.sessions, self._answers, prefix=prefix)
+        if visitors.purchases is not None and settings.sessions is not None:
+            self._library = LibraryDoor(visitors.purchases, settings.sessions, self._answers, prefix=prefix)
         self._archives = ArchiveAnswer(zipping, self._sending, refuse=self._refusal, device=self._answers.device_cookie)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.backends.user_agents import NAME_MAX, name_devices
-from gateway.policy.library import DeviceName
+from gateway.policy.purchases import DeviceName
 
 FIREFOX = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:132.0) Gecko/20100101 Firefox/132.0"
 SAFARI = (

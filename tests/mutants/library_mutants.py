@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from mutant import mutant
 
-_DOOR = "door/test_library.py"
+_DOOR = "door/test_purchases.py"
 _OTHERS = f"{_DOOR}::test_another_customers_things_are_neither_shown_nor_changed"
 
 LIBRARY = (
     mutant(
         "any customer's device may be removed",
-        "services/library.py",
+        "services/purchases.py",
         ("if order is None or not is_of(account, order):", "if order is None:"),
         test=_OTHERS,
     ),
     mutant(
         "a customer of one shop is one of all shops",
-        "policy/library.py",
+        "policy/purchases.py",
         (" and (not account.shops or order.shop in account.shops)", ""),
-        test="policy/test_library.py::test_whose_an_order_is",
+        test="policy/test_purchases.py::test_whose_an_order_is",
     ),
     mutant(
         "an id that is written alike is the customer's",
@@ -28,7 +28,7 @@ LIBRARY = (
     ),
     mutant(
         "the library shows all shops' orders",
-        "services/library.py",
+        "services/purchases.py",
         (
             "account.customer_id, shops=account.shops, before=before, most=PAGE",
             "account.customer_id, before=before, most=PAGE",
@@ -37,7 +37,7 @@ LIBRARY = (
     ),
     mutant(
         "another site's form is taken",
-        "front/library.py",
+        "front/purchases.py",
         ('if not self._sessions.is_form_of(session, form.get(FORM_KEY, "")):', "if not form:"),
         test=f"{_DOOR}::test_a_form_of_another_site_does_nothing",
     ),
@@ -45,7 +45,7 @@ LIBRARY = (
         "a shop's next word brings back what was erased",
         "policy/orders.py",
         ("buyer = notice.buyer if self.erased_at == NEVER else None", "buyer = notice.buyer"),
-        test="policy/test_library.py::test_what_a_shop_repeats_is_not_taken_in_again",
+        test="policy/test_purchases.py::test_what_a_shop_repeats_is_not_taken_in_again",
     ),
     mutant(
         "where mails went is remembered",
@@ -61,7 +61,7 @@ LIBRARY = (
     ),
     mutant(
         "what lapsed is shown as the buyer's",
-        "policy/library.py",
+        "policy/purchases.py",
         ("if until is None or until > now)", "if until != now - now - 1)"),
         test=f"{_DOOR}::test_what_is_gone_is_said_in_plain_words",
     ),

@@ -16,7 +16,11 @@ from gateway.order_ports import OrderBook
 from gateway.policy.accounts import Account
 from gateway.policy.events import new_event
 from gateway.policy.granting import claims_of
-from gateway.policy.library import (
+from gateway.policy.limits import Devices, Downloads, Networks
+from gateway.policy.links import Link
+from gateway.policy.model import Claims
+from gateway.policy.orders import NEVER, Holding, IssuedLink, Order
+from gateway.policy.purchases import (
     DeviceName,
     Purchase,
     Shelf,
@@ -29,10 +33,6 @@ from gateway.policy.library import (
     newest,
     titles,
 )
-from gateway.policy.limits import Devices, Downloads, Networks
-from gateway.policy.links import Link
-from gateway.policy.model import Claims
-from gateway.policy.orders import NEVER, Holding, IssuedLink, Order
 from gateway.policy.renewing import Offer, Refused
 from gateway.policy.shards import shard_of
 from gateway.ports import DeviceList, DeviceSlot, Fields, Freed

@@ -20,7 +20,7 @@ from gateway.policy.model import FileEntry
 from gateway.policy.orders import Buyer, Entitlement, IssuedLink, Line, Order, Said, SoldFile, Told
 from gateway.policy.standing import Command
 from gateway.services.desk import LinkDesk
-from gateway.services.library import PAGE
+from gateway.services.purchases import PAGE
 from gateway.services.sessions import Sessions
 
 SECRET = "a-secret-of-sign-ins-for-tests-only-40-long"

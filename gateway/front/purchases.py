@@ -15,13 +15,13 @@ from gateway.front.head import Head
 from gateway.front.plain import Answer
 from gateway.front.signing import FORM_KEY, SIGN_IN, SIGN_OUT
 from gateway.http.problem import wants_html
-from gateway.policy.library import Shelf, ShownLink
 from gateway.policy.links import link_path
 from gateway.policy.model import Deny
+from gateway.policy.purchases import Shelf, ShownLink
 from gateway.policy.reasons import Reason
 from gateway.policy.renewing import Refused
 from gateway.services.broken import reason_of
-from gateway.services.library import Library
+from gateway.services.purchases import Library
 from gateway.services.sessions import Session, Sessions
 from gateway.services.sign_ins import HOME
 

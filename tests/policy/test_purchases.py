@@ -5,7 +5,6 @@ from ipaddress import ip_address
 
 import pytest
 
-from gateway.policy.library import Gone, gone, held, is_of, newest, titles
 from gateway.policy.model import Account, FileEntry
 from gateway.policy.networks import is_near
 from gateway.policy.orders import (
@@ -20,6 +19,7 @@ from gateway.policy.orders import (
     SoldFile,
     Told,
 )
+from gateway.policy.purchases import Gone, gone, held, is_of, newest, titles
 
 A, B = FileEntry(key="a.pdf"), FileEntry(key="b.pdf")
 YES = Said(True, (5,))
